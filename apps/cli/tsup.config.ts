@@ -1,0 +1,9 @@
+import { defineConfig } from 'tsup'
+
+// The workspace's packages go into the one file, so that a start reads one module instead of dozens.
+export default defineConfig({
+  entry: ['src/main.ts'],
+  format: 'esm',
+  noExternal: [/^@polygraft\//],
+  clean: true,
+})

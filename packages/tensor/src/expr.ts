@@ -1,0 +1,106 @@
+import type { FloatDType } from './dtype.js'
+
+/** Names an opened checkpoint by its content: equal ids mean equal tensors. Made by `@polygraft/tensor-io`. */
+export type SourceId = string
+
+/** Half-open runs of rows to gather, `[first row, number of rows]`; a row may occur in several runs. */
+export type RowRuns = readonly (readonly [start: number, count: number])[]
+
+/**
+ * A tensor's value as plain data: serialisable, hashable, sent to a worker as it is. Nothing is read until the engine
+ * evaluates it. Elementwise arithmetic runs in F32 (in F64 where the output is F64), each operation rounded apart,
+ * never fused, and is rounded once more to the output's dtype (nearest, ties to even; NaN becomes canonical).
+ *
+ * Element order is row-major; operands of elementwise operations have equal element counts.
+ */
+export type Expr =
+  /** A stored tensor. Alone, with the output's dtype equal to the stored one, it is copied bit for bit. */
+  | { readonly op: 'read'; readonly source: SourceId; readonly tensor: string }
+  /** Left fold over the arguments: `((a + b) + c)`. */
+  | { readonly op: 'add' | 'sub' | 'mul'; readonly args: readonly Expr[] }
+  | { readonly op: 'scale'; readonly by: number; readonly arg: Expr }
+  /** Rounded to `dtype` and back. */
+  | { readonly op: 'cast'; readonly dtype: FloatDType; readonly arg: Expr }
+  /** cpt + lambda * (post - base), short-circuited so that an unchanged operand is passed on exactly (see `graft`). */
+  | {
+      readonly op: 'graft'
+      readonly cpt: Expr
+      readonly base: Expr
+      readonly post: Expr
+      readonly lambda: number
+    }
+  /** num / den, and 1 wherever |den| <= guard. */
+  | { readonly op: 'ratio'; readonly num: Expr; readonly den: Expr; readonly guard: number }
+  /**
+   * Independent draws, element i from (seed, name, i) alone, so that tiles, threads and shards do not change them.
+   * normal: mean 0 and standard deviation `scale`; uniform: [-scale, scale).
+   */
+  | {
+      readonly op: 'random'
+      readonly distribution: 'normal' | 'uniform'
+      readonly scale: number
+      readonly seed: number
+      readonly name: string
+    }
+  /** Rows of `arg` (of `width` elements each) gathered in the order of `runs`. Broadcasts when runs repeat. */
+  | { readonly op: 'rows'; readonly arg: Expr; readonly width: number; readonly runs: RowRuns }
+  /** The arguments' elements one after the other; `sizes[i]` is the number of elements of `args[i]`. */
+  | { readonly op: 'concat'; readonly args: readonly Expr[]; readonly sizes: readonly number[] }
+  /** Values known when the expression is built: little-endian F32, base64. */
+  | { readonly op: 'literal'; readonly f32: string }
+
+/** `source`'s tensor as it is stored. */
+export function read(source: SourceId, tensor: string): Expr {
+  return { op: 'read', source, tensor }
+}
+
+/** `by * arg`; `arg` itself when `by` is 1. */
+export function scale(by: number, arg: Expr): Expr {
+  return by === 1 ? arg : { op: 'scale', by, arg }
+}
+
+/** The expressions that `expr` is made of, outermost operands first; empty for a leaf. */
+export function operands(expr: Expr): readonly Expr[] {
+  switch (expr.op) {
+    case 'read':
+    case 'random':
+    case 'literal':
+      return []
+    case 'add':
+    case 'sub':
+    case 'mul':
+    case 'concat':
+      return expr.args
+    case 'graft':
+      return [expr.cpt, expr.base, expr.post]
+    case 'ratio':
+      return [expr.num, expr.den]
+    default:
+      return [expr.arg]
+  }
+}
+
+/** Every `read` inside `expr`, in order, repeats included. */
+export function* reads(expr: Expr): Generator<Extract<Expr, { op: 'read' }>> {
+  if (expr.op === 'read') yield expr
+  else for (const operand of operands(expr)) yield* reads(operand)
+}
+
+/** A `literal` holding `values`. */
+export function literal(values: Float32Array): Expr {
+  const bytes = new Uint8Array(values.length * 4)
+  const view = new DataView(bytes.buffer)
+  for (let i = 0; i < values.length; i++) view.setFloat32(i * 4, values[i]!, true)
+  let binary = ''
+  for (let i = 0; i < bytes.length; i += 0x8000)
+    binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000))
+  return { op: 'literal', f32: btoa(binary) }
+}
+
+/** The values of a `literal`. */
+export function literalValues(expr: Extract<Expr, { op: 'literal' }>): Float32Array {
+  const binary = atob(expr.f32)
+  const view = new DataView(new ArrayBuffer(binary.length))
+  for (let i = 0; i < binary.length; i++) view.setUint8(i, binary.charCodeAt(i))
+  return Float32Array.from({ length: binary.length / 4 }, (_, i) => view.getFloat32(i * 4, true))
+}
