@@ -1,0 +1,31 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+import { workspaces } from './bootstrap/stamp.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+// POLYGRAFT_TEST=dist runs the same tests on what will be published: every `@polygraft/x` then means its built file.
+const onDist = process.env.POLYGRAFT_TEST === 'dist'
+
+export default defineConfig({
+  root,
+  resolve: { alias: onDist ? distAliases() : [] },
+  test: {
+    // The tools' own tests have no dist to be run on.
+    include: ['{packages,apps}/*/{src,test}/**/*.test.ts', ...(onDist ? [] : ['tools/**/*.test.ts'])],
+    exclude: ['**/node_modules/**', '**/dist/**', '**/.venv*/**'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+})
+
+/** From what `publishConfig.exports` promises; an import path that is not published resolves to nothing and fails. */
+function distAliases() {
+  const published = workspaces(root).flatMap(({ name, dir, manifest }) =>
+    Object.entries<{ default: string }>(manifest.publishConfig?.exports ?? {}).map(([path, target]) => ({
+      find: new RegExp(`^${name}${path.slice(1)}$`),
+      replacement: `${root}${dir}/${target.default.slice(2)}`,
+    })),
+  )
+  return [...published, { find: /^@polygraft\/.*$/, replacement: '$& is not in publishConfig.exports' }]
+}
