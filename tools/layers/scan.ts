@@ -1,0 +1,51 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import ts from 'typescript'
+import { workspaces } from '../bootstrap/stamp.mjs'
+
+/** One source file and the module names that it imports or re-exports, as they are written. */
+export interface SourceFile {
+  /** Relative to the package's folder, with slashes: `src/node/index.ts`. */
+  readonly path: string
+  readonly imports: readonly string[]
+}
+
+/** What the checks look at of one workspace package. */
+export interface Package {
+  readonly name: string
+  /** Relative to the repository's root: `packages/tensor`. */
+  readonly dir: string
+  readonly dependencies: readonly string[]
+  readonly devDependencies: readonly string[]
+  /** The paths that others may import: `@polygraft/tensor-io`, `@polygraft/tensor-io/node`. */
+  readonly entries: readonly string[]
+  readonly files: readonly SourceFile[]
+}
+
+/** Every package and app, with the imports that stand in its `src`. Reads files; resolves nothing. */
+export function scanPackages(root: string): readonly Package[] {
+  return workspaces(root)
+    .filter(({ dir }) => dir !== 'tools')
+    .map(({ name, dir, manifest }) => ({
+      name,
+      dir,
+      dependencies: Object.keys({
+        ...manifest.dependencies,
+        ...manifest.peerDependencies,
+      }),
+      devDependencies: Object.keys(manifest.devDependencies ?? {}),
+      entries: Object.keys(manifest.exports ?? {}).map((path) => name + path.slice(1)),
+      files: sourceFiles(join(root, dir)),
+    }))
+}
+
+function sourceFiles(dir: string): SourceFile[] {
+  return readdirSync(join(dir, 'src'), { recursive: true, encoding: 'utf8' })
+    .filter((path) => /\.tsx?$/.test(path))
+    .sort()
+    .map((path) => {
+      const { importedFiles } = ts.preProcessFile(readFileSync(join(dir, 'src', path), 'utf8'), true, true)
+      const imports = importedFiles.map(({ fileName }) => fileName)
+      return { path: `src/${path.replaceAll('\\', '/')}`, imports }
+    })
+}
