@@ -1,0 +1,69 @@
+import { spawnSync } from 'node:child_process'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { trimOutput } from './blocks.js'
+
+/** The repository's root. */
+export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
+
+/** The packages' folders relative to the root, README or not. */
+export const packageDirs = () =>
+  readdirSync(join(ROOT, 'packages'))
+    .sort()
+    .map((name) => `packages/${name}`)
+
+export const readReadme = (dir: string) => {
+  const path = join(ROOT, dir, 'README.md')
+  return existsSync(path) ? readFileSync(path, 'utf8') : ''
+}
+
+/**
+ * What `code` prints when it is run from the repository's root. It may import every package, by its public name.
+ * @throws Error with what it wrote to stderr when it fails.
+ */
+export function runExample(dir: string, code: string): string {
+  // Below tools/, because what may be imported depends on where a file lies and tools/ declares every package.
+  const folder = join(ROOT, 'tools', 'readme', '.run')
+  mkdirSync(folder, { recursive: true })
+  const file = join(folder, `${basename(dir)}-${process.pid}.ts`)
+  writeFileSync(file, code)
+  try {
+    const tsx = join(ROOT, 'node_modules/tsx/dist/cli.mjs')
+    return trimOutput(run(process.execPath, [tsx, file], ROOT))
+  } finally {
+    rmSync(file)
+  }
+}
+
+/** A folder that looks like the repository's root to a command, but whose `out/` is its own. Remove it after use. */
+export function createScratchRoot(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'polygraft-readme-'))
+  for (const name of ['apps', 'packages', 'tools', 'package.json'])
+    symlinkSync(join(ROOT, name), join(folder, name))
+  return folder
+}
+
+/** Runs `npx polygraft ...` in `cwd`, without npx, and gives its stdout. @throws Error when it does not exit with 0. */
+export function runCommand(command: string, cwd: string): string {
+  const [, , ...args] = command.split(/\s+/)
+  return run(process.execPath, [join(ROOT, 'apps/cli/bin/polygraft.js'), ...args], cwd)
+}
+
+function run(program: string, args: readonly string[], cwd: string): string {
+  const env = { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0' }
+  const { status, stdout, stderr, error } = spawnSync(program, args, { cwd, encoding: 'utf8', env })
+  if (status !== 0)
+    throw new Error(`${args.join(' ')} exited with ${status}:\n${error ?? ''}${stderr}${stdout}`)
+  return stdout
+}
