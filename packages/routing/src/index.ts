@@ -1,1 +1,6 @@
-export {}
+export { CONDITION_NUMBER_WARNING, conditionNumber } from './condition-number.js'
+export type { Routing } from './gate.js'
+export { gateTopK, gateTopKRenormalized } from './gate.js'
+export { orthogonal } from './orthogonal.js'
+export type { RouterInit, RouterOptions } from './router-init.js'
+export { ROUTER_INITS, routerExpr } from './router-init.js'
