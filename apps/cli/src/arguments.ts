@@ -1,0 +1,61 @@
+import { InvalidArgumentError } from 'commander'
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+}
+
+/** `5GB`, `512MiB`, `1000000` → bytes. */
+export function parseBytes(text: string): number {
+  const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text)
+  const unit = UNITS[match?.[2]?.toUpperCase() ?? '?']
+  const bytes = match && unit ? Math.floor(Number(match[1]) * unit) : 0
+  if (!(bytes > 0)) throw new InvalidArgumentError('Expected a size such as 5GB or 512MiB.')
+  return bytes
+}
+
+/** A whole number of at least `least`. */
+export function parseWhole(least: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN
+    if (!Number.isSafeInteger(value) || value < least)
+      throw new InvalidArgumentError(`Expected a whole number of at least ${least}.`)
+    return value
+  }
+}
+
+/** Any finite number. */
+export function parseReal(text: string): number {
+  const value = text.trim() === '' ? Number.NaN : Number(text)
+  if (!Number.isFinite(value)) throw new InvalidArgumentError('Expected a number.')
+  return value
+}
+
+/** `0=1,1=0.8` → {0 → 1, 1 → 0.8}. */
+export function parseIndexed(text: string): ReadonlyMap<number, number> {
+  const entries = new Map<number, number>()
+  for (const item of text.split(',')) {
+    const match = /^\s*(\d+)\s*=\s*(\S+)\s*$/.exec(item)
+    if (!match) throw new InvalidArgumentError('Expected index=value pairs such as 0=1,1=0.8.')
+    const index = Number(match[1])
+    if (entries.has(index)) throw new InvalidArgumentError(`Index ${index} is given twice.`)
+    entries.set(index, parseReal(match[2]!))
+  }
+  return entries
+}
+
+/** `el,hu,tr` → ['el', 'hu', 'tr']. */
+export function parseList(text: string): readonly string[] {
+  const items = text.split(',').map((item) => item.trim())
+  if (items.some((item) => item === '')) throw new InvalidArgumentError('Expected a list such as el,hu,tr.')
+  if (new Set(items).size !== items.length) throw new InvalidArgumentError('An item is given twice.')
+  return items
+}

@@ -1,0 +1,31 @@
+import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES } from '@polygraft/engine'
+import { type Command, Option } from 'commander'
+import { parseBytes } from '../arguments.js'
+
+/** Adds what every writing command takes. */
+export function addWriteOptions(command: Command): Command {
+  return command
+    .requiredOption('-o, --out <dir>', 'folder to write; it appears only when it is whole')
+    .addOption(
+      new Option('--max-shard-size <size>', 'start a new file before this size')
+        .argParser(parseBytes)
+        .default(DEFAULT_MAX_SHARD_BYTES, '5GB'),
+    )
+    .addOption(
+      new Option('--memory <size>', 'bound on memory')
+        .argParser(parseBytes)
+        .default(DEFAULT_MEMORY_BYTES, '512MiB'),
+    )
+    .option('--force', 'replace an existing output, and go on where a guard would refuse')
+    .option('--dry-run', 'say what would be read and written, and every problem; write nothing')
+}
+
+/** `--json`, which every command has. */
+export function addJson(command: Command): Command {
+  return command.option('--json', 'print one JSON object on stdout and nothing else there')
+}
+
+/** An example at the end of a command's help. */
+export function addExample(command: Command, ...lines: readonly string[]): Command {
+  return command.addHelpText('after', `\nExample:\n${lines.map((line) => `  $ ${line}`).join('\n')}\n`)
+}

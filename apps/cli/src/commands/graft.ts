@@ -1,0 +1,80 @@
+import { type GraftOptions, graft, graftProblems } from '@polygraft/graft'
+import { type Command, Option } from 'commander'
+import { parseIndexed, parseReal } from '../arguments.js'
+import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
+import { createTerminal } from '../terminal.js'
+import { readVocabularies } from '../vocabularies.js'
+import { runJob, type WriteArguments } from '../write.js'
+import { addExample, addJson, addWriteOptions } from './_options.js'
+
+interface Arguments extends WriteArguments {
+  readonly base?: string
+  readonly post?: string
+  readonly delta?: string
+  readonly lambda: number
+  readonly expertLambda?: ReadonlyMap<number, number>
+  readonly layerLambda?: ReadonlyMap<number, number>
+  readonly foldRouter?: boolean
+  readonly json?: boolean
+}
+
+/** `polygraft graft <cpt> -o <dir> (--base <base> --post <post> | --delta <dir>)` */
+export function addGraft(program: Command): void {
+  const command = program
+    .command('graft')
+    .description(
+      'Add the post-training delta to a continued-pre-trained checkpoint, expanded over its experts.',
+    )
+    .argument('<cpt>', CHECKPOINT_HELP)
+    .option('--base <base>', 'the dense base that both others come from')
+    .option('--post <post>', 'the post-trained (instruct) version of the base')
+    .option('--delta <dir>', 'a delta written by `polygraft delta`, instead of --base and --post')
+    .addOption(new Option('--lambda <x>', 'strength of the delta').argParser(parseReal).default(1))
+    .addOption(
+      new Option('--expert-lambda <e=x,...>', 'factor on lambda for single experts').argParser(parseIndexed),
+    )
+    .addOption(
+      new Option('--layer-lambda <l=x,...>', 'factor on lambda for single layers').argParser(parseIndexed),
+    )
+    .option('--fold-router', 'rescale routers so that the moved norm weights leave their choices unchanged')
+  addExample(
+    addJson(addWriteOptions(command)),
+    'polygraft graft ./moe-cpt -o ./moe-instruct --base ./base --post ./instruct',
+    'polygraft graft ./moe-cpt -o ./moe-instruct --delta ./delta --expert-lambda 0=1,1=0.8 --dry-run',
+  )
+  command.action(run)
+}
+
+async function run(location: string, args: Arguments, command: Command): Promise<void> {
+  const terminal = createTerminal(args.json ?? false)
+  const pair = args.base !== undefined && args.post !== undefined
+  if (args.delta === undefined ? !pair : args.base !== undefined || args.post !== undefined)
+    command.error('error: give either --base and --post, or --delta', { exitCode: 2 })
+  const cpt = await openCheckpoint(location)
+  const common = {
+    lambda: args.lambda,
+    foldRouter: args.foldRouter ?? false,
+    force: args.force ?? false,
+    ...(args.expertLambda ? { expertLambda: args.expertLambda } : {}),
+    ...(args.layerLambda ? { layerLambda: args.layerLambda } : {}),
+  }
+  const options = await withSources(args, common)
+  const vocabularies = await readVocabularies({ cpt, ...options })
+  const complete = { ...options, vocabularies } as GraftOptions
+  await runJob(
+    terminal,
+    {
+      label: 'graft',
+      inputs: localPaths([location, args.base, args.post, args.delta]),
+      problems: graftProblems(cpt, complete),
+      warnings: [],
+      build: () => graft(complete)(cpt),
+    },
+    args,
+  )
+}
+
+async function withSources<Common>(args: Arguments, common: Common) {
+  if (args.delta !== undefined) return { ...common, delta: await openCheckpoint(args.delta) }
+  return { ...common, base: await openCheckpoint(args.base!), post: await openCheckpoint(args.post!) }
+}

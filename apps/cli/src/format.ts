@@ -1,0 +1,39 @@
+/** A byte count with a decimal unit, three figures: `1.23 GB`. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
+  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)))
+  const value = bytes / 1000 ** power
+  return `${power === 0 ? value : value.toPrecision(3)} ${units[power]}`
+}
+
+/** An element count: `8.03 B`, `1.23 M`, `512`. */
+export function formatCount(count: number): string {
+  if (count < 10_000) return `${count}`
+  const units = ['', ' k', ' M', ' B', ' T']
+  const power = Math.min(units.length - 1, Math.floor(Math.log10(count) / 3))
+  return `${(count / 1000 ** power).toPrecision(3)}${units[power]}`
+}
+
+/** A share of one as per cent, with more figures where it is small: `12.3 %`, `0.0041 %`. */
+export function formatShare(share: number): string {
+  const percent = share * 100
+  if (percent === 0 || percent === 100) return `${percent} %`
+  return `${percent >= 0.1 ? percent.toFixed(1) : percent.toPrecision(2)} %`
+}
+
+/** A real number for tables, five figures at most. */
+export function formatNumber(value: number): string {
+  if (value === 0 || !Number.isFinite(value)) return `${value}`
+  const size = Math.abs(value)
+  return size < 1e-3 || size >= 1e5 ? value.toExponential(2) : `${Number(value.toPrecision(5))}`
+}
+
+/** Rows as aligned columns; the first row is the head. Columns whose cells all look like numbers are set right. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const columns = rows[0]?.map((_, c) => rows.map((row) => row[c] ?? '')) ?? []
+  const widths = columns.map((cells) => Math.max(...cells.map((cell) => cell.length)))
+  const numeric = columns.map((cells) => cells.slice(1).every((cell) => /^[-+\d.]/.test(cell) || cell === ''))
+  const line = (row: readonly string[]) =>
+    row.map((cell, c) => (numeric[c] ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))).join('  ')
+  return rows.map((row) => line(row).trimEnd()).join('\n')
+}

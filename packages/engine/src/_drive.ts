@@ -1,0 +1,21 @@
+import { ModelError } from '@polygraft/tensor'
+import type { ReadRequest } from './evaluate.js'
+
+/** Runs `work` to its end, awaiting each read that it asks for. */
+export async function drive(work: Generator<ReadRequest, void, void>): Promise<void> {
+  for (let step = work.next(); !step.done; step = work.next()) await readInto(step.value)
+}
+
+async function readInto({ file, bytes, begin, out }: ReadRequest): Promise<void> {
+  const got = new Uint8Array(await bytes.slice(begin, begin + out.length).arrayBuffer())
+  if (got.length !== out.length)
+    throw new ModelError({
+      code: 'truncated',
+      message: 'The file ended while it was read',
+      file,
+      expected: `${out.length} bytes at ${begin}`,
+      received: `${got.length} bytes`,
+      next: 'Another program may be changing the file. Fetch or copy it again.',
+    })
+  out.set(got)
+}

@@ -1,0 +1,75 @@
+import { encode, randomValues } from '@polygraft/kernels'
+import { byteSize, type Expr, type FloatDType, literalValues } from '@polygraft/tensor'
+
+type Of<Op extends Expr['op']> = Extract<Expr, { op: Op }>
+
+/** A piece of a gathered tile: elements [from, from + length) of the argument go to `offset` of the tile. */
+export interface RowCut {
+  readonly offset: number
+  readonly from: number
+  readonly length: number
+}
+
+const rowStarts = new WeakMap<Expr, Float64Array>()
+const literals = new WeakMap<Expr, Float32Array>()
+
+/** The pieces that elements [begin, begin + count) of a `rows` expression are gathered from, in order. */
+export function* rowCuts(expr: Of<'rows'>, begin: number, count: number): Generator<RowCut> {
+  const starts = startsOf(expr)
+  const end = begin + count
+  for (let run = lastAtMost(starts, begin); run < expr.runs.length && starts[run]! < end; run++) {
+    const [row, rows] = expr.runs[run]!
+    const from = Math.max(begin, starts[run]!)
+    const to = Math.min(end, starts[run]! + rows * expr.width)
+    if (from < to)
+      yield { offset: from - begin, from: row * expr.width + from - starts[run]!, length: to - from }
+  }
+}
+
+/** Elements [begin, begin + count) of a `random` expression, stored as `dtype` in `out`. */
+export function fillRandom(
+  expr: Of<'random'>,
+  dtype: FloatDType,
+  begin: number,
+  count: number,
+  out: Uint8Array,
+): void {
+  const values = new Float32Array(count)
+  randomValues(expr.distribution, expr.scale, expr.seed, expr.name, begin, values)
+  encode(dtype, values, out.subarray(0, byteSize(dtype, count)))
+}
+
+/** Elements [begin, begin + count) of a `literal`, stored as `dtype` in `out`. */
+export function fillLiteral(
+  expr: Of<'literal'>,
+  dtype: FloatDType,
+  begin: number,
+  count: number,
+  out: Uint8Array,
+): void {
+  const values = literals.get(expr) ?? literalValues(expr)
+  literals.set(expr, values)
+  encode(dtype, values.subarray(begin, begin + count), out.subarray(0, byteSize(dtype, count)))
+}
+
+/** Element index at which each run begins. Kept with the expression: a vocabulary can have 10^5 runs. */
+function startsOf(expr: Of<'rows'>): Float64Array {
+  const known = rowStarts.get(expr)
+  if (known) return known
+  const starts = new Float64Array(expr.runs.length)
+  for (let i = 1; i < starts.length; i++) starts[i] = starts[i - 1]! + expr.runs[i - 1]![1] * expr.width
+  rowStarts.set(expr, starts)
+  return starts
+}
+
+/** Index of the last entry of ascending `starts` that is <= `value`. */
+function lastAtMost(starts: Float64Array, value: number): number {
+  let low = 0
+  let high = starts.length
+  while (high - low > 1) {
+    const middle = (low + high) >> 1
+    if (starts[middle]! <= value) low = middle
+    else high = middle
+  }
+  return low
+}

@@ -1,0 +1,268 @@
+import { createEvaluator, evaluate } from '@polygraft/engine'
+import { type DType, type Expr, literal, ModelError, numel, read, scale } from '@polygraft/tensor'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { bf16, f32, floats, sourceOf } from '../test/memory.js'
+
+const source = sourceOf('s', {
+  a: f32([1, 2, 3, 4, 5, 6], [3, 2]),
+  b: f32([0.5, 0.25, -1, 0, 2, 8], [3, 2]),
+  c: f32([10, 20, 30, 40, 50, 60], [3, 2]),
+  w: f32([2, -4]),
+  nan: bf16([0x7f81, 0xffff, 0x8000, 0x0001]),
+  f4: { dtype: 'F4', shape: [6], bytes: Uint8Array.of(0x12, 0x34, 0xf0) },
+  i64: { dtype: 'I64', shape: [1], bytes: Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8) },
+  f64: { dtype: 'F64', shape: [2], bytes: new Uint8Array(Float64Array.of(1 + 2 ** -40, 1e300).buffer) },
+})
+const sources = new Map([['s', source]])
+const [a, b, c, w] = ['a', 'b', 'c', 'w'].map((name) => read('s', name)) as [Expr, Expr, Expr, Expr]
+
+async function valuesOf(expr: Expr, shape: readonly number[]): Promise<number[]> {
+  return floats(await evaluate({ dtype: 'F32', shape, expr }, sources))
+}
+
+describe('evaluate', () => {
+  const cases: [string, Expr, number[]][] = [
+    ['add folds from the left', { op: 'add', args: [a, b, c] }, [11.5, 22.25, 32, 44, 57, 74]],
+    ['sub', { op: 'sub', args: [a, b] }, [0.5, 1.75, 4, 4, 3, -2]],
+    ['mul', { op: 'mul', args: [a, b] }, [0.5, 0.5, -3, 0, 10, 48]],
+    ['scale', scale(-2, a), [-2, -4, -6, -8, -10, -12]],
+    ['cast rounds', { op: 'cast', dtype: 'BF16', arg: scale(1.001, a) }, [1, 2, 3, 4, 5, 6]],
+    ['graft', { op: 'graft', cpt: c, base: a, post: b, lambda: 2 }, [9, 16.5, 22, 32, 44, 64]],
+    ['ratio is 1 near zero', { op: 'ratio', num: a, den: b, guard: 0.3 }, [2, 1, -3, 1, 2.5, 0.75]],
+    [
+      'rows gathers',
+      {
+        op: 'rows',
+        arg: a,
+        width: 2,
+        runs: [
+          [2, 1],
+          [0, 2],
+        ],
+      },
+      [5, 6, 1, 2, 3, 4],
+    ],
+    [
+      'rows broadcasts',
+      {
+        op: 'rows',
+        arg: w,
+        width: 2,
+        runs: [
+          [0, 1],
+          [0, 1],
+          [0, 1],
+        ],
+      },
+      [2, -4, 2, -4, 2, -4],
+    ],
+    [
+      'concat',
+      { op: 'concat', args: [w, { op: 'rows', arg: b, width: 2, runs: [[1, 2]] }], sizes: [2, 4] },
+      [2, -4, -1, 0, 2, 8],
+    ],
+    [
+      'arithmetic over gathered operands',
+      {
+        op: 'mul',
+        args: [
+          a,
+          {
+            op: 'rows',
+            arg: scale(2, w),
+            width: 2,
+            runs: [
+              [0, 1],
+              [0, 1],
+              [0, 1],
+            ],
+          },
+        ],
+      },
+      [4, -16, 12, -32, 20, -48],
+    ],
+    [
+      'gathers over arithmetic',
+      {
+        op: 'rows',
+        arg: {
+          op: 'sub',
+          args: [
+            a,
+            {
+              op: 'rows',
+              arg: b,
+              width: 2,
+              runs: [
+                [2, 1],
+                [1, 1],
+                [0, 1],
+              ],
+            },
+          ],
+        },
+        width: 2,
+        runs: [
+          [1, 1],
+          [0, 1],
+          [2, 1],
+        ],
+      },
+      [4, 4, -1, -6, 4.5, 5.75],
+    ],
+    ['literal', { op: 'add', args: [literal(Float32Array.of(1, 2, 3, 4, 5, 6)), a] }, [2, 4, 6, 8, 10, 12]],
+  ]
+  it.each(cases)('%s', async (_, expr, expected) => {
+    expect(await valuesOf(expr, [3, 2])).toEqual(expected)
+  })
+
+  it('copies every dtype bit for bit, NaN payloads and sub-byte types included', async () => {
+    for (const [name, stored] of source.tensors) {
+      const bytes = await evaluate(
+        { dtype: stored.dtype, shape: stored.shape, expr: read('s', name) },
+        sources,
+      )
+      const original = await source.shards.get(stored.file)!.slice(stored.begin, stored.end).arrayBuffer()
+      expect(bytes, name).toEqual(new Uint8Array(original))
+    }
+  })
+
+  it('computes in F64 where the output is F64', async () => {
+    const expr: Expr = { op: 'scale', by: 3, arg: read('s', 'f64') }
+    const bytes = await evaluate({ dtype: 'F64', shape: [2], expr }, sources)
+    expect([...new Float64Array(bytes.buffer)]).toEqual([3 * (1 + 2 ** -40), 3e300])
+  })
+
+  it('evaluates a range', async () => {
+    const bytes = await evaluate({ dtype: 'F32', shape: [3, 2], expr: scale(2, a) }, sources, {
+      begin: 1,
+      end: 4,
+    })
+    expect(floats(bytes)).toEqual([4, 6, 8])
+  })
+
+  it('lists all that cannot be evaluated', async () => {
+    const broken: Expr = { op: 'add', args: [read('s', 'i64'), read('s', 'none'), read('t', 'a'), a] }
+    const error = await evaluate({ dtype: 'I64', shape: [1], expr: broken }, sources).catch((e: unknown) => e)
+    expect(error).toBeInstanceOf(ModelError)
+    const codes = (error as ModelError).problems.map((problem) => problem.code)
+    expect(codes).toEqual([
+      'missing-tensor',
+      'missing-tensor',
+      'shape-mismatch',
+      'not-a-float',
+      'not-a-float',
+    ])
+  })
+
+  it('refuses rows past the end and declared sizes that lie', async () => {
+    const past: Expr = { op: 'rows', arg: a, width: 2, runs: [[2, 2]] }
+    await expect(valuesOf(past, [2, 2])).rejects.toThrow('rows-out-of-range')
+    await expect(valuesOf({ op: 'concat', args: [a], sizes: [5] }, [5])).rejects.toThrow('shape-mismatch')
+  })
+})
+
+// Random expressions over [rows, width] tensors, with gathers at any depth.
+const [rows, width] = [5, 3]
+const wide = sourceOf(
+  'm',
+  Object.fromEntries(
+    ['x', 'y', 'z'].map((name, i) => [
+      name,
+      bf16(
+        Array.from({ length: rows * width }, (_, j) => (0x3f00 + 977 * (i + 1) * (j + 3)) & 0xffff),
+        [rows, width],
+      ),
+    ]),
+  ),
+)
+const exprs = fc.letrec<{ expr: Expr }>((tie) => ({
+  expr: fc.oneof(
+    { maxDepth: 4, withCrossShrink: true },
+    fc.constantFrom('x', 'y', 'z').map((name): Expr => read('m', name)),
+    fc.record({
+      op: fc.constant('random' as const),
+      distribution: fc.constantFrom('normal' as const, 'uniform' as const),
+      scale: fc.constant(0.5),
+      seed: fc.nat(9),
+      name: fc.constantFrom('p', 'q'),
+    }),
+    fc.record({
+      op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const),
+      args: fc.array(tie('expr'), { minLength: 1, maxLength: 3 }),
+    }),
+    fc.record({
+      op: fc.constant('graft' as const),
+      cpt: tie('expr'),
+      base: tie('expr'),
+      post: tie('expr'),
+      lambda: fc.constantFrom(1, 0.5),
+    }),
+    fc.record({
+      op: fc.constant('cast' as const),
+      dtype: fc.constantFrom('F16' as const, 'BF16' as const),
+      arg: tie('expr'),
+    }),
+    fc.record({
+      op: fc.constant('ratio' as const),
+      num: tie('expr'),
+      den: tie('expr'),
+      guard: fc.constant(1e-3),
+    }),
+    fc
+      .tuple(tie('expr'), fc.shuffledSubarray([0, 1, 2, 3, 4], { minLength: rows, maxLength: rows }))
+      .map(([arg, order]): Expr => ({ op: 'rows', arg, width, runs: order.map((row) => [row, 1] as const) })),
+    fc.tuple(tie('expr'), tie('expr'), fc.integer({ min: 1, max: rows - 1 })).map(
+      ([top, bottom, cut]): Expr => ({
+        op: 'concat',
+        args: [
+          { op: 'rows', arg: top, width, runs: [[0, cut]] },
+          { op: 'rows', arg: bottom, width, runs: [[cut, rows - cut]] },
+        ],
+        sizes: [cut * width, (rows - cut) * width],
+      }),
+    ),
+  ),
+}))
+
+describe('evaluator', () => {
+  const total = rows * width
+  function tiled(expr: Expr, dtype: DType, tile: number, kernels: 'simd' | 'reference'): Uint8Array {
+    const evaluator = createEvaluator(new Map([['m', wide]]), tile, kernels)
+    const out = new Uint8Array(total * 8)
+    let used = 0
+    for (let begin = 0; begin < total; begin += tile) {
+      const count = Math.min(tile, total - begin)
+      const size = (dtype === 'F32' ? 4 : dtype === 'F64' ? 8 : 2) * count
+      for (const { begin: at, out: into } of evaluator.fill(
+        expr,
+        dtype,
+        begin,
+        count,
+        out.subarray(used, used + size),
+      ))
+        into.set(bytesOf.subarray(at, at + into.length))
+      used += size
+    }
+    return out.subarray(0, used)
+  }
+  let bytesOf = new Uint8Array()
+
+  it('gives the same bytes for any tile size and either kind of kernels', async () => {
+    bytesOf = new Uint8Array(await wide.shards.get('model.safetensors')!.arrayBuffer())
+    fc.assert(
+      fc.property(
+        exprs.expr,
+        fc.constantFrom<DType>('BF16', 'F16', 'F32', 'F64'),
+        fc.integer({ min: 1, max: numel([rows, width]) }),
+        (expr, dtype, tile) => {
+          const whole = tiled(expr, dtype, total, 'reference')
+          expect(tiled(expr, dtype, tile, 'reference')).toEqual(whole)
+          expect(tiled(expr, dtype, tile, 'simd')).toEqual(whole)
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
+})
