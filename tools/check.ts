@@ -38,7 +38,7 @@ function runQuietly(command: string): Promise<{ code: number; log: string }> {
   const path = [join(root, 'node_modules/.bin'), process.env.PATH].join(delimiter)
   const quiet = {
     NO_COLOR: '1',
-    FORCE_COLOR: '0',
+    FORCE_COLOR: undefined,
     TURBO_TELEMETRY_DISABLED: '1',
     npm_config_loglevel: 'error',
   }

@@ -61,7 +61,7 @@ export function runCommand(command: string, cwd: string): string {
 }
 
 function run(program: string, args: readonly string[], cwd: string): string {
-  const env = { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0' }
+  const env = { ...process.env, NO_COLOR: '1', FORCE_COLOR: undefined }
   const { status, stdout, stderr, error } = spawnSync(program, args, { cwd, encoding: 'utf8', env })
   if (status !== 0)
     throw new Error(`${args.join(' ')} exited with ${status}:\n${error ?? ''}${stderr}${stdout}`)
