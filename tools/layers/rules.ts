@@ -42,7 +42,7 @@ function isBelow(name: string, short: string) {
 }
 
 function importProblems(pkg: Package, file: SourceFile, packages: readonly Package[]): string[] {
-  const isTest = file.path.endsWith('.test.ts')
+  const isTest = file.path.endsWith('.test.ts') || file.path.startsWith('test/')
   return file.imports.flatMap((name) => {
     const problem = name.startsWith('.')
       ? relativeProblem(pkg, file, name, isTest)

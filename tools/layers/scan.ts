@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import ts from 'typescript'
 import { workspaces } from '../bootstrap/stamp.mjs'
@@ -22,7 +22,7 @@ export interface Package {
   readonly files: readonly SourceFile[]
 }
 
-/** Every package and app, with the imports that stand in its `src`. Reads files; resolves nothing. */
+/** Every package and app, with the imports that stand in its `src` and `test`. Reads files; resolves nothing. */
 export function scanPackages(root: string): readonly Package[] {
   return workspaces(root)
     .filter(({ dir }) => dir !== 'tools')
@@ -40,12 +40,17 @@ export function scanPackages(root: string): readonly Package[] {
 }
 
 function sourceFiles(dir: string): SourceFile[] {
-  return readdirSync(join(dir, 'src'), { recursive: true, encoding: 'utf8' })
+  return ['src', 'test']
+    .filter((folder) => existsSync(join(dir, folder)))
+    .flatMap((folder) =>
+      readdirSync(join(dir, folder), { recursive: true, encoding: 'utf8' }).map(
+        (path) => `${folder}/${path}`,
+      ),
+    )
     .filter((path) => /\.tsx?$/.test(path))
     .sort()
     .map((path) => {
-      const { importedFiles } = ts.preProcessFile(readFileSync(join(dir, 'src', path), 'utf8'), true, true)
-      const imports = importedFiles.map(({ fileName }) => fileName)
-      return { path: `src/${path.replaceAll('\\', '/')}`, imports }
+      const { importedFiles } = ts.preProcessFile(readFileSync(join(dir, path), 'utf8'), true, true)
+      return { path: path.replaceAll('\\', '/'), imports: importedFiles.map(({ fileName }) => fileName) }
     })
 }
