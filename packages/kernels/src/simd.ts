@@ -1,17 +1,103 @@
-import type { Kernel, TileKernel } from './kernel.js'
+import { byteSize } from '@polygraft/tensor'
+import { generate, layoutOf, MAX_TURNS, STEP } from './_codegen.js'
+import { moduleOf } from './_wasm.js'
+import { checkRun, type Kernel, kernelKey, sumCounts, type TileKernel } from './kernel.js'
 import { referenceKernel } from './reference.js'
+
+/** The little of the WebAssembly interface that is needed; type libraries have it only together with the DOM. */
+declare const WebAssembly: {
+  validate(bytes: Uint8Array<ArrayBuffer>): boolean
+  Module: new (bytes: Uint8Array<ArrayBuffer>) => object
+  Instance: new (module: object, imports: object) => { exports: { run: (...args: number[]) => void } }
+  Memory: new (pages: { initial: number; maximum: number }) => { buffer: ArrayBuffer }
+}
+
+const PAGE = 65536
+/** Tiles start 64-byte aligned, and so far apart that equal indices of two tiles differ in their lower 12 address bits. */
+const TILE_ALIGN = 64
+const TILE_STAGGER = 320
+
+const modules = new Map<string, object>()
+let available: boolean | undefined
 
 /** Whether this engine runs WebAssembly SIMD. */
 export function simdAvailable(): boolean {
-  return false
+  const returnsNothing = moduleOf(0, 0, 1, [0x41, 0, 0xfd, 0x11, 0x21, 0]) // i32.const 0, i32x4.splat, local.set 0
+  available ??= typeof WebAssembly === 'object' && WebAssembly.validate(returnsNothing)
+  return available
 }
 
-/** The kernel as one fused WebAssembly SIMD loop; undefined without SIMD or where an input or output is F64. */
-export function simdKernel(_kernel: Kernel, _maxElements: number): TileKernel | undefined {
-  return undefined
+/**
+ * The kernel as one fused WebAssembly SIMD loop over tiles in a memory of its own, of which `inputs` and `outputs` are
+ * views (read files straight into them). Same bytes and counts as `referenceKernel`. Compiled once per structure.
+ * @param maxElements tile size, in elements. Memory: the tiles, rounded up to 64 KiB.
+ * @returns undefined without SIMD, where an input or output is F64, or when the tiles exceed 4 GiB.
+ */
+export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | undefined {
+  const dtypes = [...kernel.inputs, ...kernel.outputs.map((output) => output.dtype)]
+  if (!simdAvailable() || dtypes.includes('F64')) return undefined
+  const layout = layoutOf(kernel)
+  const bases: number[] = []
+  let end = layout.end
+  for (const dtype of dtypes) {
+    bases.push(Math.ceil(end / TILE_ALIGN) * TILE_ALIGN)
+    end = bases.at(-1)! + byteSize(dtype, Math.ceil(maxElements / STEP) * STEP) + TILE_STAGGER
+  }
+  const pages = Math.ceil(end / PAGE)
+  if (pages > PAGE) return undefined
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
+  const { run } = new WebAssembly.Instance(moduleFor(kernel), { env: { memory } }).exports
+  const views = dtypes.map(
+    (dtype, i) => new Uint8Array(memory.buffer, bases[i], byteSize(dtype, maxElements)),
+  )
+
+  /** `turns` turns from element `begin` on. */
+  function runFrom(begin: number, turns: number): void {
+    run(turns, ...dtypes.map((dtype, i) => bases[i]! + byteSize(dtype, begin)))
+  }
+
+  return {
+    inputs: views.slice(0, kernel.inputs.length),
+    outputs: views.slice(kernel.inputs.length),
+    run(count, scalars) {
+      checkRun(kernel, maxElements, count, scalars)
+      const stored = new Float32Array(memory.buffer, 0, kernel.scalars.length)
+      for (let i = 0; i < stored.length; i++) stored[i] = scalars[i]!
+      const counts = layout.counters.map(() => ({ changed: 0, swallowed: 0 }))
+      const add = (elements: number, lanes: number) => {
+        for (const [i, at] of layout.counters.entries()) {
+          if (at === undefined) continue
+          counts[i]!.changed += elements - sumLanes(memory.buffer, at, lanes)
+          counts[i]!.swallowed += sumLanes(memory.buffer, at + 16, lanes)
+        }
+      }
+      const whole = count - (count % STEP)
+      for (let begin = 0; begin < whole; begin += MAX_TURNS * STEP) {
+        const turns = Math.min(MAX_TURNS, (whole - begin) / STEP)
+        runFrom(begin, turns)
+        add(turns * STEP, STEP)
+      }
+      if (whole < count) {
+        runFrom(whole, 1) // a whole turn: the lanes beyond `count` hold anything, and are not counted
+        add(count - whole, count - whole)
+      }
+      return sumCounts(counts)
+    },
+  }
 }
 
 /** The fastest implementation there is: SIMD, else the reference. Both give the same bytes. */
 export function compileKernel(kernel: Kernel, maxElements: number): TileKernel {
   return simdKernel(kernel, maxElements) ?? referenceKernel(kernel, maxElements)
+}
+
+function moduleFor(kernel: Kernel): object {
+  const key = kernelKey(kernel)
+  const known = modules.get(key) ?? new WebAssembly.Module(generate(kernel))
+  modules.set(key, known)
+  return known
+}
+
+function sumLanes(memory: ArrayBuffer, at: number, lanes: number): number {
+  return new Uint16Array(memory, at, lanes).reduce((sum, lane) => sum + lane, 0)
 }

@@ -1,0 +1,136 @@
+/*
+ * A very small WebAssembly assembler: code is an array of bytes, an instruction is a function from the code of its
+ * operands to the code of its result. Opcodes: WebAssembly core specification 2.0, section 5.4. No relaxed SIMD: its
+ * multiply-add rounds once or twice as the machine likes.
+ */
+
+export type Code = readonly number[]
+
+const I32 = 0x7f
+const V128 = 0x7b
+
+/** Unsigned LEB128. */
+export function unsigned(value: number): number[] {
+  const bytes: number[] = []
+  let rest = value
+  for (; rest > 0x7f; rest = Math.floor(rest / 128)) bytes.push((rest & 0x7f) | 0x80)
+  return [...bytes, rest]
+}
+
+/** Signed LEB128 of a 32-bit integer. */
+export function signed(value: number): number[] {
+  const bytes: number[] = []
+  let rest = value | 0
+  for (; rest < -64 || rest > 63; rest >>= 7) bytes.push((rest & 0x7f) | 0x80)
+  return [...bytes, rest & 0x7f]
+}
+
+export const get = (index: number): Code => [0x20, ...unsigned(index)]
+export const set = (index: number, value: Code): Code => [...value, 0x21, ...unsigned(index)]
+
+const plain =
+  (opcode: number) =>
+  (...operands: readonly Code[]): Code => [...operands.flat(), opcode]
+const simd =
+  (opcode: number) =>
+  (...operands: readonly Code[]): Code => [...operands.flat(), 0xfd, ...unsigned(opcode)]
+const shift =
+  (opcode: number) =>
+  (value: Code, by: number): Code =>
+    simd(opcode)(value, i32.const(by))
+
+export const i32 = {
+  const: (value: number): Code => [0x41, ...signed(value)],
+  add: plain(0x6a),
+  shl: plain(0x74),
+  ltU: plain(0x49),
+}
+
+export const v128 = {
+  load: (address: Code, offset: number): Code => [...address, 0xfd, 0x00, 4, ...unsigned(offset)],
+  load32Splat: (address: Code, offset: number): Code => [...address, 0xfd, 0x09, 2, ...unsigned(offset)],
+  store: (address: Code, value: Code, offset: number): Code => [
+    ...address,
+    ...value,
+    0xfd,
+    0x0b,
+    4,
+    ...unsigned(offset),
+  ],
+  and: simd(0x4e),
+  /** a and not b. */
+  andnot: simd(0x4f),
+  or: simd(0x50),
+  /** Bits of a where the mask's are set, else of b. */
+  select: simd(0x52),
+}
+
+/** Lanes of 32 bits taken from a (0 to 3) and b (4 to 7). */
+export function shuffle32(a: Code, b: Code, lanes: readonly number[]): Code {
+  return [...a, ...b, 0xfd, 0x0d, ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => lane * 4 + byte))]
+}
+
+export const i16x8 = {
+  eq: simd(0x2d),
+  gtS: simd(0x31),
+  /** The lanes of a, then of b, saturated to 16 bits. */
+  narrowI32x4S: simd(0x85),
+  sub: simd(0x91),
+}
+
+export const i32x4 = {
+  splat: simd(0x11),
+  eq: simd(0x37),
+  shl: shift(0xab),
+  shrU: shift(0xad),
+  add: simd(0xae),
+  sub: simd(0xb1),
+  minS: simd(0xb6),
+  maxS: simd(0xb8),
+}
+
+export const f32x4 = {
+  eq: simd(0x41),
+  ne: simd(0x42),
+  le: simd(0x45),
+  abs: simd(0xe0),
+  add: simd(0xe4),
+  sub: simd(0xe5),
+  mul: simd(0xe6),
+  div: simd(0xe7),
+  /** b < a ? b : a, so a where either is NaN. */
+  pmin: simd(0xea),
+}
+
+/** Runs `body` again and again while `condition` holds after it. */
+export function doWhile(body: Code, condition: Code): Code {
+  return [0x03, 0x40, ...body, ...condition, 0x0d, 0, 0x0b] // loop, br_if 0, end
+}
+
+/**
+ * A module that imports the memory `env.memory` and exports one function `run` of `params` i32 parameters without a
+ * result; its locals are `i32s` i32, then `v128s` v128, counted on from the parameters.
+ */
+export function moduleOf(params: number, i32s: number, v128s: number, body: Code): Uint8Array<ArrayBuffer> {
+  const code = [2, ...unsigned(i32s), I32, ...unsigned(v128s), V128, ...body, 0x0b]
+  return Uint8Array.from([
+    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...section(1, [1, 0x60, ...sized(Array(params).fill(I32)), 0]),
+    ...section(2, [1, ...name('env'), ...name('memory'), 0x02, 0x00, 1]),
+    ...section(3, [1, 0]),
+    ...section(7, [1, ...name('run'), 0x00, 0]),
+    ...section(10, [1, ...sized(code)]),
+  ])
+}
+
+function section(id: number, content: Code): Code {
+  return [id, ...sized(content)]
+}
+
+function sized(content: Code): Code {
+  return [...unsigned(content.length), ...content]
+}
+
+function name(text: string): Code {
+  return sized([...text].map((letter) => letter.charCodeAt(0)))
+}
