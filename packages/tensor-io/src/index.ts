@@ -1,1 +1,10 @@
-export {}
+export type { ByteRange, SafetensorsLayout, TensorSpec } from './format-safetensors.js'
+export { formatSafetensors } from './format-safetensors.js'
+export type { ShardLayout } from './layout-shards.js'
+export { formatIndex, layoutShards } from './layout-shards.js'
+export type { OpenOptions } from './open-files.js'
+export { openFiles } from './open-files.js'
+export { isJsonObject, parseJson } from './parse-json.js'
+export type { SafetensorsHeader } from './parse-safetensors.js'
+export { parseSafetensors, readSafetensors } from './parse-safetensors.js'
+export { readText } from './read-text.js'

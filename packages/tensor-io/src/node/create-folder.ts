@@ -1,0 +1,277 @@
+import { randomBytes } from 'node:crypto'
+import { type FileHandle, lstat, mkdir, open, realpath, rename, rm, rmdir } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { basename, dirname, join, relative, resolve, sep } from 'node:path'
+import { type ByteSource, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
+import { isInside } from '../_names.js'
+import { fsError, systemCode } from './_fs-error.js'
+
+const COPY_BYTES = 4 * 1024 * 1024
+
+/** A file of an output folder. Positions may be written in any order; `write` resolves when all bytes are handed over. */
+export interface OutputFile {
+  write(bytes: Uint8Array, position: number): Promise<void>
+  /** Flushes to the disk. */
+  close(): Promise<void>
+}
+
+/** A folder that appears under its own name complete, or not at all. */
+export interface OutputFolder {
+  /** The temporary folder beside the final one. */
+  readonly path: string
+  /** @param size Final size in bytes, if known. */
+  createFile(name: string, size?: number): Promise<OutputFile>
+  writeFile(name: string, data: Uint8Array | string | ByteSource): Promise<void>
+  /** Flushes everything and renames the folder to its final name. */
+  publish(): Promise<void>
+  /** Removes everything. Does nothing after `publish` or a second time. */
+  discard(): Promise<void>
+}
+
+export interface CreateOptions {
+  /** Replace an existing folder. The old one is removed only once the new one has its name. */
+  readonly force?: boolean
+  /** Paths that are read from; the output may neither lie in one of them nor contain one. Paths that do not exist are ignored. */
+  readonly inputs?: readonly string[]
+}
+
+interface Output {
+  readonly target: string
+  readonly path: string
+  readonly force: boolean
+  /** First of the parent folders that had to be made. */
+  readonly madeParent: string | undefined
+  readonly handles: Map<string, FileHandle>
+  readonly folders: Set<string>
+  closed: boolean
+}
+
+/**
+ * Begins an output folder: a temporary folder beside `dir` that `publish` renames to `dir`.
+ *
+ * A full disk discards the output before the error ("disk-full") is thrown.
+ * @throws ModelError "exists", "overlapping-paths", "unsafe-output", "io".
+ */
+export async function createFolder(dir: string, options: CreateOptions = {}): Promise<OutputFolder> {
+  const target = await resolveTarget(dir)
+  await refuseOverlap(target, options.inputs ?? [])
+  await refuseExisting(target, options.force ?? false)
+  const parent = dirname(target)
+  try {
+    const madeParent = await mkdir(parent, { recursive: true })
+    const path = join(parent, siblingName(target, 'polygraft'))
+    await mkdir(path)
+    return folderOf({
+      target,
+      path,
+      force: options.force ?? false,
+      madeParent,
+      handles: new Map(),
+      folders: new Set([path]),
+      closed: false,
+    })
+  } catch (cause) {
+    throw fsError(cause, 'The output folder cannot be made', dir)
+  }
+}
+
+function folderOf(output: Output): OutputFolder {
+  return {
+    path: output.path,
+    createFile: (name, size) => createFile(output, name, size),
+    writeFile: (name, data) => writeFile(output, name, data),
+    publish: () => publish(output),
+    discard: () => discard(output),
+  }
+}
+
+function siblingName(target: string, mark: string): string {
+  return `.${basename(target)}.${mark}-${process.pid}-${randomBytes(4).toString('hex')}`
+}
+
+/** `dir` with every link on the way to it followed, as far as it exists. */
+async function resolveTarget(dir: string): Promise<string> {
+  const path = resolve(dir)
+  try {
+    return await realpath(path)
+  } catch (cause) {
+    if (systemCode(cause) !== 'ENOENT') throw fsError(cause, 'The output folder cannot be made', dir)
+    return dirname(path) === path ? path : join(await resolveTarget(dirname(path)), basename(path))
+  }
+}
+
+async function refuseOverlap(target: string, inputs: readonly string[]): Promise<void> {
+  const problems: Problem[] = []
+  for (const input of inputs) {
+    const path = await realpath(input).catch(() => undefined)
+    if (path === undefined || !(contains(path, target) || contains(target, path))) continue
+    problems.push({
+      code: 'overlapping-paths',
+      message: 'The output lies inside of an input, or an input inside of the output',
+      expected: 'an output folder of its own',
+      received: `${target} and ${path}`,
+    })
+  }
+  throwIfAny(problems)
+}
+
+function contains(folder: string, path: string): boolean {
+  const between = relative(folder, path)
+  return (
+    between === '' || (between !== '..' && !between.startsWith(`..${sep}`) && resolve(between) !== between)
+  )
+}
+
+async function refuseExisting(target: string, force: boolean): Promise<void> {
+  const found = await lstat(target).catch(() => undefined)
+  if (!found) return
+  if (!force || !found.isDirectory())
+    throw new ModelError({
+      code: 'exists',
+      message: found.isDirectory() ? 'The output folder exists' : 'The output exists and is not a folder',
+      received: target,
+      next: found.isDirectory()
+        ? 'Choose another folder, or replace this one with --force.'
+        : 'Choose another folder.',
+    })
+  if (contains(target, process.cwd()) || contains(target, homedir()))
+    throw new ModelError({
+      code: 'unsafe-output',
+      message: 'The output would replace the current folder or the home folder',
+      received: target,
+      next: 'Choose another folder.',
+    })
+}
+
+async function createFile(output: Output, name: string, size?: number): Promise<OutputFile> {
+  if (!isInside(name))
+    throw new ModelError({
+      code: 'path-escape',
+      message: 'A file leaves the output folder',
+      received: JSON.stringify(name),
+    })
+  return guarded(output, name, async () => {
+    const folder = dirname(join(output.path, name))
+    await mkdir(folder, { recursive: true })
+    for (let at = folder; at !== output.path; at = dirname(at)) output.folders.add(at)
+    const handle = await open(join(output.path, name), 'wx')
+    output.handles.set(name, handle)
+    if (size !== undefined) await handle.truncate(size)
+    return {
+      write: (bytes, position) => guarded(output, name, () => writeAll(handle, bytes, position)),
+      close: () => guarded(output, name, () => close(output, name)),
+    }
+  })
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten
+}
+
+async function close(output: Output, name: string): Promise<void> {
+  const handle = output.handles.get(name)
+  if (!handle) return
+  await handle.sync()
+  output.handles.delete(name)
+  await handle.close()
+}
+
+async function writeFile(
+  output: Output,
+  name: string,
+  data: Uint8Array | string | ByteSource,
+): Promise<void> {
+  const file = await createFile(output, name)
+  if (typeof data === 'string') await file.write(new TextEncoder().encode(data), 0)
+  else if (data instanceof Uint8Array) await file.write(data, 0)
+  else {
+    for (let at = 0; at < data.size; at += COPY_BYTES) {
+      const part = await data.slice(at, Math.min(at + COPY_BYTES, data.size)).arrayBuffer()
+      await file.write(new Uint8Array(part), at)
+    }
+  }
+  await file.close()
+}
+
+/** Runs a step of the output. A full disk discards it, so that the space is free again when the error arrives. */
+async function guarded<T>(output: Output, name: string, step: () => Promise<T>): Promise<T> {
+  if (output.closed)
+    throw new ModelError({
+      code: 'closed',
+      message: 'The output is published or discarded already',
+      file: name,
+    })
+  try {
+    return await step()
+  } catch (cause) {
+    const error = fsError(cause, 'The output cannot be written', name)
+    if (error.code === 'disk-full') await discard(output)
+    throw error
+  }
+}
+
+async function publish(output: Output): Promise<void> {
+  await guarded(output, basename(output.target), async () => {
+    for (const name of [...output.handles.keys()]) await close(output, name)
+    for (const folder of output.folders) await syncFolder(folder)
+    await (output.force ? replace(output) : moveIn(output))
+    output.closed = true
+    await syncFolder(dirname(output.target))
+  })
+}
+
+async function moveIn({ path, target }: Output): Promise<void> {
+  await refuseExisting(target, false)
+  await rename(path, target)
+}
+
+/** Never without an old or a new folder that is complete: the old one steps aside, and back if the new one fails. */
+async function replace(output: Output): Promise<void> {
+  const { path, target } = output
+  const aside = join(dirname(target), siblingName(target, 'polygraft-old'))
+  const existed = await rename(target, aside).then(
+    () => true,
+    (error) => {
+      if (systemCode(error) === 'ENOENT') return false
+      throw error
+    },
+  )
+  try {
+    await rename(path, target)
+  } catch (error) {
+    if (existed) await rename(aside, target)
+    throw error
+  }
+  if (existed) await rm(aside, { recursive: true, force: true })
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function discard(output: Output): Promise<void> {
+  if (output.closed) return
+  output.closed = true
+  await Promise.allSettled([...output.handles.values()].map((handle) => handle.close()))
+  output.handles.clear()
+  await rm(output.path, { recursive: true, force: true, maxRetries: 3 })
+  await removeEmptyParents(output)
+}
+
+/** Parent folders that were made for the output go as well, unless somebody has used them since. */
+async function removeEmptyParents({ target, madeParent }: Output): Promise<void> {
+  if (madeParent === undefined) return
+  for (let at = dirname(target); contains(madeParent, at); at = dirname(at)) {
+    const removed = await rmdir(at).then(
+      () => true,
+      () => false,
+    )
+    if (!removed) return
+  }
+}

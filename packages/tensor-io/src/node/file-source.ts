@@ -1,0 +1,93 @@
+import { type Stats, statSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { type ByteSource, ModelError } from '@polygraft/tensor'
+import { fsError } from './_fs-error.js'
+
+/** A local file as a ByteSource. `path` lets a thread open it for itself. */
+export type FileSource = ByteSource & { readonly path: string }
+
+type FileState = Pick<Stats, 'size' | 'mtimeMs'>
+interface OpenFile {
+  readonly path: string
+  readonly state: FileState
+  handle: Promise<FileHandle> | undefined
+  readers: number
+}
+
+/**
+ * The file at `path`. It is opened when it is read and closed when nobody reads, so thousands of sources cost nothing.
+ * @throws ModelError "missing-file", "io"; a read throws "changed" when the file is no longer what it was at this call,
+ *   "truncated" when it ends early.
+ */
+export function fileSource(path: string): FileSource {
+  let state: Stats
+  try {
+    state = statSync(path)
+  } catch (cause) {
+    throw fsError(cause, 'The file cannot be read', path)
+  }
+  if (!state.isFile()) throw new ModelError({ code: 'io', message: 'This is not a file', file: path })
+  const file: OpenFile = { path, state, handle: undefined, readers: 0 }
+  return { path, ...slice(file, 0, state.size) }
+}
+
+function slice(file: OpenFile, begin: number, end: number): ByteSource {
+  const size = end - begin
+  const within = (offset: number) => begin + Math.min(Math.max(offset, 0), size)
+  return {
+    size,
+    slice: (from, to) => slice(file, within(from), Math.max(within(from), within(to))),
+    arrayBuffer: () => read(file, begin, end),
+  }
+}
+
+async function read(file: OpenFile, begin: number, end: number): Promise<ArrayBuffer> {
+  const bytes = new Uint8Array(end - begin)
+  file.readers++
+  try {
+    file.handle ??= openUnchanged(file)
+    const handle = await file.handle
+    await fill(handle, bytes, begin, file.path)
+  } catch (cause) {
+    throw fsError(cause, 'The file cannot be read', file.path)
+  } finally {
+    if (--file.readers === 0) await release(file)
+  }
+  return bytes.buffer
+}
+
+async function openUnchanged({ path, state }: OpenFile): Promise<FileHandle> {
+  const handle = await open(path, 'r')
+  const now = await handle.stat()
+  if (now.size === state.size && now.mtimeMs === state.mtimeMs) return handle
+  await handle.close()
+  throw new ModelError({
+    code: 'changed',
+    message: 'The file changed while it was in use',
+    file: path,
+    expected: `${state.size} bytes of ${new Date(state.mtimeMs).toISOString()}`,
+    received: `${now.size} bytes of ${now.mtime.toISOString()}`,
+  })
+}
+
+async function fill(handle: FileHandle, bytes: Uint8Array, begin: number, path: string): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, begin + done)
+    if (bytesRead === 0)
+      throw new ModelError({
+        code: 'truncated',
+        message: 'The file ends early',
+        file: path,
+        expected: `${begin + bytes.length} bytes`,
+        received: `${begin + done} bytes`,
+      })
+    done += bytesRead
+  }
+}
+
+async function release(file: OpenFile): Promise<void> {
+  const handle = file.handle
+  file.handle = undefined
+  // A failed open has been reported to its readers already.
+  await (await handle?.catch(() => undefined))?.close()
+}

@@ -1,0 +1,6 @@
+export type { CreateOptions, OutputFile, OutputFolder } from './create-folder.js'
+export { createFolder } from './create-folder.js'
+export type { FileSource } from './file-source.js'
+export { fileSource } from './file-source.js'
+export { freeBytes } from './free-bytes.js'
+export { openFolder, openPath } from './open-folder.js'
