@@ -1,1 +1,3 @@
-export {}
+export type { ExpertInit, UpcycleOptions } from './options.js'
+export { upcycle } from './upcycle.js'
+export { upcycleProblems, upcycleWarnings } from './upcycle-problems.js'

@@ -1,0 +1,66 @@
+import { expectedTensors, familyOf, moeConfig, moeTarget, tensorProblems } from '@polygraft/architectures'
+import type { Checkpoint, Problem } from '@polygraft/tensor'
+import { ModelError } from '@polygraft/tensor'
+import { optionProblems, resolveOptions, type UpcycleOptions } from './options.js'
+
+/**
+ * Everything that keeps `upcycle` from working, found together for a dry run; empty when nothing does. Codes: "bad-option",
+ * "unsupported-family", "already-moe", "target-cannot-hold", "quantised", "bad-config", "missing-tensor", "unexpected-tensor",
+ * "shape-mismatch", "not-float".
+ */
+export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions): readonly Problem[] {
+  const { config, tensors } = checkpoint
+  const resolved = resolveOptions(options)
+  const problems: Problem[] = [...optionProblems(resolved)]
+  const dense = attempt(problems, () => familyOf(config))
+  if (!dense) return problems
+  const target = attempt(problems, () => moeTarget(dense, config, resolved.target))
+  const readable = !problems.some(({ code }) => code === 'bad-config')
+  if (!dense.moe && readable) problems.push(...tensorProblems(dense, config, tensors))
+  if (target) {
+    const options = { ...resolved, numExperts: resolved.experts }
+    const written = attempt(problems, () => moeConfig(config, target, options))
+    if (written && problems.length === 0) attempt(problems, () => expectedTensors(target, written))
+  }
+  return problems
+}
+
+/** `work`'s result; on a ModelError its problems go to `problems`. */
+function attempt<T>(problems: Problem[], work: () => T): T | undefined {
+  try {
+    return work()
+  } catch (error) {
+    if (!(error instanceof ModelError)) throw error
+    problems.push(...error.problems)
+    return undefined
+  }
+}
+
+/**
+ * What will work and may still surprise: "no-router-gradient", "not-function-preserving". For people to read; nothing stops on it.
+ */
+export function upcycleWarnings(options: UpcycleOptions): readonly Problem[] {
+  const { topK, experts, normTopkProb, expertInit } = resolveOptions(options)
+  const warnings: Problem[] = []
+  if (topK === 1 && experts > 1 && normTopkProb)
+    warnings.push({
+      code: 'no-router-gradient',
+      message:
+        'With one expert per token and a renormalising gate the language-model loss gives the router no gradient',
+      next: 'Train with topK >= 2, or with normTopkProb: false, or with a loss on the languages.',
+    })
+  if (!normTopkProb)
+    warnings.push({
+      code: 'not-function-preserving',
+      message:
+        'A gate that does not renormalise scales the experts down: the mixture is not the dense model any more',
+      next: 'Leave normTopkProb on unless training repairs it.',
+    })
+  if (expertInit.kind === 'noise' && experts > 1)
+    warnings.push({
+      code: 'not-function-preserving',
+      message: 'Noise on the experts changes what the model computes before any training',
+      next: 'Use copies, or a std far below that of the weights.',
+    })
+  return warnings
+}
