@@ -6,6 +6,8 @@ import type { Vocabulary } from './vocabulary.js'
 export interface VocabularyRows {
   readonly vocabulary: Vocabulary | undefined
   readonly rows: number
+  /** What messages call it, where the role is not what the user knows it as. */
+  readonly label?: string
 }
 
 /** Whose row each row of the output is made of; every list in the output's order within its kind. */
@@ -89,7 +91,7 @@ function alignByToken(inputs: Inputs<KnownRows>, roles: readonly Role[]): RowAli
     tokenizer: carriesCpt ? 'cpt' : 'post',
     runs,
     problems: [
-      ...collisions(tokens, roles),
+      ...collisions(inputs, tokens, roles),
       ...(carriesCpt ? unmergeable(post.vocabulary, cpt.vocabulary) : []),
     ],
   }
@@ -163,7 +165,11 @@ function sameTokens(a: Vocabulary, b: Vocabulary): boolean {
   return true
 }
 
-function collisions(tokens: Inputs<Tokens>, roles: readonly Role[]): Problem[] {
+function collisions(
+  inputs: Inputs<VocabularyRows>,
+  tokens: Inputs<Tokens>,
+  roles: readonly Role[],
+): Problem[] {
   const problems: Problem[] = []
   const ids = Math.max(...roles.map((role) => tokens[role].length))
   for (let id = 0; id < ids; id++) {
@@ -173,7 +179,7 @@ function collisions(tokens: Inputs<Tokens>, roles: readonly Role[]): Problem[] {
       code: 'vocabulary-collision',
       message: `Token id ${id} means different tokens`,
       expected: 'one token in every tokenizer that has the id',
-      received: meanings.map((role) => `${JSON.stringify(tokens[role][id])} in ${role}`).join(', '),
+      received: listed(meanings, (role) => `${JSON.stringify(tokens[role][id])} in ${labelOf(inputs, role)}`),
       next: 'Give the added tokens ids that no other tokenizer uses.',
     })
   }
@@ -200,9 +206,17 @@ function unknownVocabulary(inputs: Inputs<VocabularyRows>, roles: readonly Role[
   const missing = roles.filter((role) => !inputs[role].vocabulary)
   return {
     code: 'vocabulary-unknown',
-    message: `No tokenizer could be read from ${missing.join(', ')}, and rows cannot be aligned by id`,
+    message: `No tokenizer could be read from ${listed(missing, (role) => labelOf(inputs, role))}, and rows cannot be aligned by id`,
     expected: 'a tokenizer.json in each checkpoint, or equal row counts and no differing tokenizers',
-    received: roles.map((role) => `${inputs[role].rows} rows in ${role}`).join(', '),
+    received: listed(roles, (role) => `${inputs[role].rows} rows in ${labelOf(inputs, role)}`),
     next: 'Save the tokenizer that belongs to the weights beside them.',
   }
+}
+
+function labelOf(inputs: Inputs<VocabularyRows>, role: Role): string {
+  return inputs[role].label ?? role
+}
+
+function listed(roles: readonly Role[], text: (role: Role) => string): string {
+  return [...new Set(roles.map(text))].join(', ')
 }

@@ -38,21 +38,22 @@ export interface DiffLine {
   readonly count: number
   /** ||post - base||, Frobenius. */
   readonly norm: number
-  /** ||post - base|| / ||base||; absent where the base is all zero and the delta is not. */
-  readonly relativeNorm?: number
-  /** <base, post> / (||base|| ||post||), in [-1, 1]; absent where either is all zero. */
-  readonly cosine?: number
+  /** ||post - base|| / ||base||; Infinity where the base is all zero and the delta is not (null in JSON). */
+  readonly relativeNorm: number
+  /** <base, post> / (||base|| ||post||), in [-1, 1]; NaN where either is all zero (null in JSON). */
+  readonly cosine: number
   /** Share of elements that differ, in [0, 1]. */
   readonly changedShare: number
-  readonly maxAbsDelta: number
+  /** Maximum of |post - base|. */
+  readonly maxAbs: number
   readonly nonFinite: number
 }
 
 export interface DiffReport {
-  /** By relative norm, descending; ties and absent ones by name. */
+  /** By relative norm, descending; ties by name. */
   readonly tensors: readonly DiffLine[]
-  /** Totals of each group over its tensors' elements, by relative norm, descending. */
-  readonly groups: readonly DiffLine[]
+  /** Totals by group over its tensors' elements; keys in order of relative norm, descending. */
+  readonly groups: Readonly<Record<string, DiffLine>>
   readonly total: DiffLine
 }
 
@@ -72,6 +73,7 @@ export function diffReport(rows: readonly DiffRow[]): DiffReport {
   const groups = new Map<string, PairMoments>()
   for (const { group, moments } of rows)
     groups.set(group, addMoments(groups.get(group) ?? NO_MOMENTS, moments))
+  const groupLines = [...groups].map(([name, moments]) => lineOf(name, moments)).sort(byRelativeNorm)
   const total = rows.reduce((sum, { moments }) => addMoments(sum, moments), NO_MOMENTS)
   return {
     tensors: rows
@@ -79,7 +81,7 @@ export function diffReport(rows: readonly DiffRow[]): DiffReport {
         lineOf(name, moments, { group, ...(layer === undefined ? {} : { layer }) }),
       )
       .sort(byRelativeNorm),
-    groups: [...groups].map(([name, moments]) => lineOf(name, moments)).sort(byRelativeNorm),
+    groups: Object.fromEntries(groupLines.map((line) => [line.name, line])),
     total: lineOf('total', total),
   }
 }
@@ -105,11 +107,11 @@ function lineOf(name: string, m: PairMoments, place: { group?: string; layer?: n
     ...place,
     count: m.count,
     norm,
-    ...(m.sumA2 > 0 ? { relativeNorm: norm / Math.sqrt(m.sumA2) } : norm === 0 ? { relativeNorm: 0 } : {}),
+    relativeNorm: norm === 0 ? 0 : norm / Math.sqrt(m.sumA2),
     // Rounding can carry the quotient past 1 by an ulp or two.
-    ...(norms > 0 ? { cosine: Math.max(-1, Math.min(1, m.dot / norms)) } : {}),
+    cosine: Math.max(-1, Math.min(1, m.dot / norms)),
     changedShare: m.count === 0 ? 0 : m.changed / m.count,
-    maxAbsDelta: m.maxAbsDelta,
+    maxAbs: m.maxAbsDelta,
     nonFinite: m.nonFinite,
   }
 }

@@ -19,6 +19,8 @@ export interface Vocabularies {
   readonly base?: Vocabulary | undefined
   readonly post?: Vocabulary | undefined
   readonly cpt?: Vocabulary | undefined
+  /** Of a stored delta: post's, which it carries. */
+  readonly delta?: Vocabulary | undefined
 }
 
 /**
@@ -39,12 +41,14 @@ export async function readVocabularies(checkpoints: {
   readonly base?: Checkpoint
   readonly post?: Checkpoint
   readonly cpt?: Checkpoint
+  readonly delta?: Checkpoint
 }): Promise<Vocabularies> {
-  const { base, post, cpt } = checkpoints
+  const { base, post, cpt, delta } = checkpoints
   return {
     base: base && (await readVocabulary(base)),
     post: post && (await readVocabulary(post)),
     cpt: cpt && (await readVocabulary(cpt)),
+    delta: delta && (await readVocabulary(delta)),
   }
 }
 

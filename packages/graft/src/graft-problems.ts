@@ -1,0 +1,279 @@
+import {
+  configDifferences,
+  dimensionsOf,
+  expectedTensors,
+  type Family,
+  familyOf,
+  SHARED_EXPERT_PLACEHOLDER,
+} from '@polygraft/architectures'
+import {
+  effectiveTensors,
+  isTied,
+  isVocabularyTensor,
+  lambdaProblems,
+  missingTensor,
+  notFloat,
+  readDeltaStep,
+  shapeMismatch,
+} from '@polygraft/delta'
+import { type Checkpoint, isFloat, type JsonObject, ModelError, type Problem } from '@polygraft/tensor'
+import { alignRows, type DenseDelta, denseDelta } from './_dense-delta.js'
+import { denseOrigin, planSteps } from './_plan.js'
+import { checkpointsOf, type GraftOptions, type GraftSettings, type PairSource } from './options.js'
+
+/**
+ * Everything that keeps the delta from being grafted onto `cpt`: families and configs that disagree (unless forced),
+ * tensors missing, unexpected, of other shapes or no floats in any of the checkpoints, vocabularies, the stored delta's
+ * base, factors that are no numbers or name no expert or layer. All kinds together; empty when `graft` will do.
+ */
+export function graftProblems(cpt: Checkpoint, options: GraftOptions): Problem[] {
+  const families = collect(() => familyProblems(cpt, options))
+  // Without families in agreement no tensor can be looked up in another checkpoint.
+  if (families.length > 0) return [...factorProblems(options), ...families]
+  const delta = denseDelta(options)
+  const roles = checkpointsOf(cpt, options)
+  const stored = Object.entries(roles).flatMap(([role, each]) => collect(() => storedProblems(role, each)))
+  return [
+    ...collect(() => settingProblems(cpt, options)),
+    ...(options.force ? [] : collect(() => guardProblems(cpt, options, delta))),
+    ...stored,
+    ...collect(() => crossProblems(cpt, options, delta, new Set(stored.map(({ tensor }) => tensor)))),
+    ...collect(() => alignRows(cpt, options).problems),
+  ]
+}
+
+/** The problems that `find` returns, or those of the ModelError that it throws. */
+function collect(find: () => readonly Problem[]): readonly Problem[] {
+  try {
+    return find()
+  } catch (error) {
+    if (error instanceof ModelError) return error.problems
+    throw error
+  }
+}
+
+function familyProblems(cpt: Checkpoint, options: GraftOptions): readonly Problem[] {
+  const unknown = Object.values(checkpointsOf(cpt, options)).flatMap((each) =>
+    collect(() => {
+      familyOf(each.config)
+      return []
+    }),
+  )
+  if (unknown.length > 0) return unknown
+  if ('delta' in options) readDeltaStep(options.delta)
+  const { family, carrier } = denseDelta(options)
+  const target = familyOf(cpt.config)
+  const problems: Problem[] = []
+  if (family.moe)
+    problems.push(familyMismatch('The delta must come from dense checkpoints', 'a dense family', family))
+  else if (target !== family && !family.targets.includes(target.modelType))
+    problems.push(
+      familyMismatch(
+        'cpt does not derive from the family of the delta',
+        [family.modelType, ...family.targets].join(' or '),
+        target,
+      ),
+    )
+  if (familyOf(carrier.config) !== family && !options.force)
+    problems.push(
+      familyMismatch('base and post are of different families', family.modelType, familyOf(carrier.config)),
+    )
+  return problems
+}
+
+function familyMismatch(message: string, expected: string, received: Family): Problem {
+  const next = 'Use the base that cpt was upcycled from, and a post-trained version of it.'
+  return {
+    code: 'family-mismatch',
+    message,
+    file: 'config.json',
+    expected,
+    received: received.modelType,
+    next,
+  }
+}
+
+function factorProblems({ lambda = 1, expertLambda, layerLambda }: GraftSettings): Problem[] {
+  return [
+    ...lambdaProblems(lambda),
+    ...[...(expertLambda ?? [])].flatMap(([e, by]) => lambdaProblems(by, `The lambda of expert ${e}`)),
+    ...[...(layerLambda ?? [])].flatMap(([l, by]) => lambdaProblems(by, `The lambda of layer ${l}`)),
+  ]
+}
+
+function settingProblems(cpt: Checkpoint, options: GraftOptions): Problem[] {
+  const family = familyOf(cpt.config)
+  const { numExperts, numLayers, sharedExpertSize, expertIntermediateSize } = dimensionsOf(family, cpt.config)
+  const problems = factorProblems(options)
+  problems.push(...indexProblems('expert', options.expertLambda, numExperts))
+  problems.push(...indexProblems('layer', options.layerLambda, numLayers))
+  const isAmbiguous =
+    sharedExpertSize === expertIntermediateSize && sharedExpertSize !== SHARED_EXPERT_PLACEHOLDER
+  if (sharedExpertSize > 0 && isAmbiguous && !options.sharedExpert)
+    problems.push({
+      code: 'shared-expert-unknown',
+      message:
+        'The shared expert has the size of the dense block: it may derive from it, or be a placeholder of zeros',
+      expected: "sharedExpert: 'derived' (it takes the delta) or 'placeholder' (it does not)",
+      received: 'neither',
+    })
+  return problems
+}
+
+function indexProblems(
+  kind: string,
+  factors: ReadonlyMap<number, number> | undefined,
+  count: number,
+): Problem[] {
+  return [...(factors?.keys() ?? [])]
+    .filter((index) => !Number.isInteger(index) || index < 0 || index >= count)
+    .map((index) => ({
+      code: `unknown-${kind}`,
+      message: `A lambda is given for ${kind} ${index}, which cpt does not have`,
+      expected: count === 0 ? `no ${kind} lambdas: cpt is dense` : `0 to ${count - 1}`,
+      received: `${index}`,
+    }))
+}
+
+function guardProblems(cpt: Checkpoint, options: GraftOptions, { carrier }: DenseDelta): Problem[] {
+  if ('delta' in options)
+    return [...guard('the delta', carrier, 'cpt', cpt), ...deltaBaseProblems(cpt, options.delta)]
+  return [...guard('base', options.base, 'post', carrier), ...guard('base', options.base, 'cpt', cpt)]
+}
+
+function guard(nameA: string, a: Checkpoint, nameB: string, b: Checkpoint): Problem[] {
+  return configDifferences(a.config, b.config).map((problem) => ({
+    ...problem,
+    message: `${problem.message} (${nameA}, ${nameB})`,
+  }))
+}
+
+/** A stored delta has its base's id, and so has what was upcycled by us; a model trained elsewhere has none. */
+function deltaBaseProblems(cpt: Checkpoint, delta: Checkpoint): Problem[] {
+  const upcycled = cpt.provenance.recipe.findLast(({ op }) => op === 'upcycle')?.inputs as
+    | JsonObject
+    | undefined
+  const expected = upcycled?.base
+  const received = readDeltaStep(delta).inputs.base
+  if (typeof expected !== 'string' || typeof received !== 'string' || expected === received) return []
+  return [
+    {
+      code: 'delta-base-mismatch',
+      message: 'The delta was taken from another base than the one that cpt was upcycled from',
+      expected,
+      received,
+      next: 'Take the delta from that base, or force.',
+    },
+  ]
+}
+
+/** One checkpoint against the stock model of its config. */
+function storedProblems(role: string, checkpoint: Checkpoint): Problem[] {
+  const family = familyOf(checkpoint.config)
+  const expected = expectedTensors(family, checkpoint.config)
+  const tensors = effectiveTensors(checkpoint, false)
+  const problems: Problem[] = []
+  if (checkpoint.config.quantization_config) problems.push(quantised(role))
+  for (const [name, shape] of expected) {
+    const tensor = tensors.get(name)
+    if (!tensor) problems.push(absent(name, role))
+    else if (`${tensor.shape}` !== `${shape}`)
+      problems.push(
+        shapeMismatch(name, `[${shape.join(', ')}] by the config of ${role}`, `[${tensor.shape.join(', ')}]`),
+      )
+    if (tensor && !isFloat(tensor.dtype)) problems.push(notFloat(name, role, tensor.dtype))
+  }
+  for (const name of tensors.keys()) if (!expected.has(name)) problems.push(unexpected(name, role))
+  return problems
+}
+
+function quantised(role: string): Problem {
+  return {
+    code: 'quantised',
+    message: `${role} is quantised: its weights are no numbers to do arithmetic on`,
+    file: 'config.json',
+    expected: 'no quantization_config',
+    next: 'Use the unquantised checkpoint (BF16, F16 or F32).',
+  }
+}
+
+function absent(name: string, role: string): Problem {
+  const next = 'Check that all shards are there and that the config belongs to these weights.'
+  return {
+    code: 'missing-tensor',
+    message: `${role} lacks a tensor that its config calls for`,
+    tensor: name,
+    next,
+  }
+}
+
+function unexpected(name: string, role: string): Problem {
+  const next = 'Check that the config belongs to these weights; merge adapters before.'
+  return {
+    code: 'unexpected-tensor',
+    message: `${role} has a tensor that its config does not call for`,
+    tensor: name,
+    next,
+  }
+}
+
+/** The checkpoints against each other, apart from what is wrong within one of them (`known`). */
+function crossProblems(
+  cpt: Checkpoint,
+  options: GraftOptions,
+  delta: DenseDelta,
+  known: ReadonlySet<string | undefined>,
+): Problem[] {
+  const target = familyOf(cpt.config)
+  const deltas = delta.tensors(true)
+  const steps = planSteps(cpt, delta, options)
+  const taken = new Set<string | undefined>(steps.map(({ dense }) => dense))
+  for (const name of expectedTensors(target, cpt.config).keys())
+    taken.add(denseOrigin(target, delta.family, name, options))
+  const problems = [
+    ...('delta' in options ? [] : unpaired(options)),
+    ...[...delta.tensors(false).keys()].filter((name) => !taken.has(name)).map(untaken),
+  ]
+  for (const { name, dense, cpt: tensor } of steps) {
+    if (dense === undefined || known.has(name)) continue
+    const change = deltas.get(dense)
+    const sizes = (shape: readonly number[]) => `${isVocabularyTensor(target, name) ? shape.slice(1) : shape}`
+    if (!change) problems.push(missingTensor(dense, 'cpt', 'the delta'))
+    else if (sizes(tensor.shape) !== sizes(change.shape))
+      problems.push(
+        shapeMismatch(name, `[${change.shape.join(', ')}] as in post`, `[${tensor.shape.join(', ')}]`),
+      )
+    else if (sizes(tensor.shape) !== sizes(change.baseShape))
+      problems.push(
+        shapeMismatch(
+          name,
+          `[${tensor.shape.join(', ')}] as in cpt`,
+          `[${change.baseShape.join(', ')}] in base`,
+        ),
+      )
+  }
+  return problems.filter(({ tensor }) => !known.has(tensor))
+}
+
+/** Tensors that only one of base and post has. */
+function unpaired({ base, post }: PairSource): Problem[] {
+  const untied = !(isTied(base) && isTied(post))
+  const [before, after] = [effectiveTensors(base, untied), effectiveTensors(post, untied)]
+  return [
+    ...[...after.keys()]
+      .filter((name) => !before.has(name))
+      .map((name) => missingTensor(name, 'post', 'base')),
+    ...[...before.keys()]
+      .filter((name) => !after.has(name))
+      .map((name) => missingTensor(name, 'base', 'post')),
+  ]
+}
+
+function untaken(tensor: string): Problem {
+  return {
+    code: 'unexpected-tensor',
+    message: 'The delta has a tensor that no tensor of cpt derives from',
+    tensor,
+    next: "cpt's family has no place for it; use the base that cpt was upcycled from.",
+  }
+}

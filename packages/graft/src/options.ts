@@ -1,0 +1,55 @@
+import type { Vocabularies } from '@polygraft/delta'
+import type { Checkpoint } from '@polygraft/tensor'
+
+/** How a delta is added. Every factor multiplies: expert e of layer l takes lambda * expertLambda(e) * layerLambda(l). */
+export interface GraftSettings {
+  /** Default 1. */
+  readonly lambda?: number
+  /** Factor by expert, 1 where left out. */
+  readonly expertLambda?: ReadonlyMap<number, number>
+  /** Factor by layer, for its experts and for all else in it; 1 where left out. */
+  readonly layerLambda?: ReadonlyMap<number, number>
+  /**
+   * Scale each router so that the delta of the norm before it leaves its logits where they were:
+   * R' = R * (w_cpt / w_output), column by column. Default false: routers are copied bit for bit.
+   */
+  readonly foldRouter?: boolean
+  /** What a shared expert is: zeros put there for the format, or the dense block itself, which then takes the delta. */
+  readonly sharedExpert?: SharedExpert
+  /** Go on although configs, families or the delta's base differ. Shapes must agree all the same. */
+  readonly force?: boolean
+  /** From `readVocabularies`. Without them rows go together by id, which needs equal row counts. */
+  readonly vocabularies?: Vocabularies
+}
+
+export type SharedExpert = 'placeholder' | 'derived'
+
+/** The delta as the two dense checkpoints whose difference it is. */
+export interface PairSource {
+  readonly base: Checkpoint
+  readonly post: Checkpoint
+}
+
+/** The delta as `createDelta` made it, perhaps written and opened again. */
+export interface StoredSource {
+  readonly delta: Checkpoint
+}
+
+export type GraftOptions = GraftSettings & (PairSource | StoredSource)
+
+/** lambda * expertLambda(e) * layerLambda(l); a tensor outside of experts or layers has only the other factors. */
+export function lambdaOf(
+  settings: GraftSettings,
+  layer: number | undefined,
+  expert: number | undefined,
+): number {
+  const { lambda = 1, expertLambda, layerLambda } = settings
+  const byExpert = expert === undefined ? 1 : (expertLambda?.get(expert) ?? 1)
+  const byLayer = layer === undefined ? 1 : (layerLambda?.get(layer) ?? 1)
+  return lambda * byExpert * byLayer
+}
+
+/** All checkpoints that meet in a graft, by what a user calls them. */
+export function checkpointsOf(cpt: Checkpoint, options: GraftOptions): Readonly<Record<string, Checkpoint>> {
+  return 'delta' in options ? { cpt, delta: options.delta } : { cpt, base: options.base, post: options.post }
+}
