@@ -8,20 +8,15 @@ import { CANONICAL_NAN } from './float-formats.js'
  * No step makes an F32 subnormal that the values themselves do not have: these cost 150 cycles on some machines.
  */
 
-/** What the generator offers to write code with. */
-export interface Emitter {
-  /** Keeps the value in a local; the result reads it. */
-  let(value: Code): Code
-  /** Four lanes of `bits`, set before the loop. */
-  constant(bits: number): Code
-}
+/** Keeps a value in a local; the result reads it. */
+export type Let = (value: Code) => Code
 
 const HIGH_HALVES = 0xffff0000
 const SIGN = 0x80000000
 
 /** BF16 words to the values of group 0 (even) or 1 (odd). */
-export function decodeBf16(e: Emitter, words: Code, group: number): Code {
-  return group === 0 ? i32x4.shl(words, 16) : v128.and(words, e.constant(HIGH_HALVES))
+export function decodeBf16(words: Code, group: number): Code {
+  return group === 0 ? i32x4.shl(words, 16) : v128.and(words, v128.splat(HIGH_HALVES))
 }
 
 /**
@@ -29,60 +24,60 @@ export function decodeBf16(e: Emitter, words: Code, group: number): Code {
  * exponent) a subnormal is read as n = 2^97 (1 + m) where 2^98 m is meant: that is 2n - 2^98, which is less than n
  * just for subnormals.
  */
-export function decodeF16(e: Emitter, words: Code, group: number): Code {
-  const high = group === 0 ? e.let(i32x4.shl(words, 16)) : words
-  const magnitude = v128.and(i32x4.shrU(high, 3), e.constant(0x0fffe000))
-  const n = e.let(i32x4.add(magnitude, e.constant(224 << 23)))
-  const subnormal = f32x4.sub(f32x4.add(n, n), e.constant((127 + 98) << 23))
-  const signedScale = v128.or(v128.and(high, e.constant(SIGN)), e.constant((127 - 112) << 23))
+export function decodeF16(keep: Let, words: Code, group: number): Code {
+  const high = group === 0 ? keep(i32x4.shl(words, 16)) : words
+  const magnitude = v128.and(i32x4.shrU(high, 3), v128.splat(0x0fffe000))
+  const n = keep(i32x4.add(magnitude, v128.splat(224 << 23)))
+  const subnormal = f32x4.sub(f32x4.add(n, n), v128.splat((127 + 98) << 23))
+  const signedScale = v128.or(v128.and(high, v128.splat(SIGN)), v128.splat((127 - 112) << 23))
   return f32x4.mul(f32x4.pmin(n, subnormal), signedScale)
 }
 
 /** The bits of `value` rounded to BF16, in the upper halves; the lower halves are rubbish. */
-export function roundBf16(e: Emitter, value: Code): Code {
-  const odd = v128.and(i32x4.shrU(value, 16), e.constant(1))
-  const rounded = i32x4.add(i32x4.add(value, e.constant(0x7fff)), odd)
-  return v128.select(e.constant(CANONICAL_NAN.BF16 << 16), rounded, f32x4.ne(value, value))
+export function roundBf16(value: Code): Code {
+  const odd = v128.and(i32x4.shrU(value, 16), v128.splat(1))
+  const rounded = i32x4.add(i32x4.add(value, v128.splat(0x7fff)), odd)
+  return v128.select(v128.splat(CANONICAL_NAN.BF16 << 16), rounded, f32x4.ne(value, value))
 }
 
 /**
  * `value` rounded to F16, in the lower halves; the upper halves are zero. Adding 2^(e+13), with e the exponent that F16
  * gives the value, leaves its significand, rounded, as an integer at the end (M. Dukhan, the FP16 library).
  */
-export function roundF16(e: Emitter, value: Code): Code {
-  const a = e.let(i32x4.minS(f32x4.abs(value), e.constant((127 + 16) << 23))) // 2^16 is stored as infinity
-  const exponent = e.let(v128.and(i32x4.maxS(a, e.constant((127 - 14) << 23)), e.constant(0x7f800000)))
-  const magic = e.let(i32x4.add(exponent, e.constant(13 << 23)))
+export function roundF16(keep: Let, value: Code): Code {
+  const a = keep(i32x4.minS(f32x4.abs(value), v128.splat((127 + 16) << 23))) // 2^16 is stored as infinity
+  const exponent = keep(v128.and(i32x4.maxS(a, v128.splat((127 - 14) << 23)), v128.splat(0x7f800000)))
+  const magic = keep(i32x4.add(exponent, v128.splat(13 << 23)))
   const significand = i32x4.sub(f32x4.add(a, magic), magic)
-  const biased = i32x4.sub(i32x4.shrU(exponent, 13), e.constant((127 - 14) << 10))
-  const sign = i32x4.shrU(v128.and(value, e.constant(SIGN)), 16)
+  const biased = i32x4.sub(i32x4.shrU(exponent, 13), v128.splat((127 - 14) << 10))
+  const sign = i32x4.shrU(v128.and(value, v128.splat(SIGN)), 16)
   const rounded = v128.or(i32x4.add(significand, biased), sign)
-  return v128.select(e.constant(CANONICAL_NAN.F16), rounded, f32x4.ne(value, value))
+  return v128.select(v128.splat(CANONICAL_NAN.F16), rounded, f32x4.ne(value, value))
 }
 
 /** The two groups' values as eight stored words, in the order of the elements. */
-export function pack16(e: Emitter, dtype: 'BF16' | 'F16', even: Code, odd: Code): Code {
+export function pack16(keep: Let, dtype: 'BF16' | 'F16', even: Code, odd: Code): Code {
   if (dtype === 'BF16')
-    return v128.select(roundBf16(e, odd), i32x4.shrU(roundBf16(e, even), 16), e.constant(HIGH_HALVES))
-  return v128.or(roundF16(e, even), i32x4.shl(roundF16(e, odd), 16))
+    return v128.select(roundBf16(odd), i32x4.shrU(roundBf16(even), 16), v128.splat(HIGH_HALVES))
+  return v128.or(roundF16(keep, even), i32x4.shl(roundF16(keep, odd), 16))
 }
 
 /** F32 bits with every NaN canonical. */
-export function canonicalF32(e: Emitter, value: Code): Code {
-  return v128.select(value, e.constant(CANONICAL_NAN.F32), f32x4.eq(value, value))
+export function canonicalF32(value: Code): Code {
+  return v128.select(value, v128.splat(CANONICAL_NAN.F32), f32x4.eq(value, value))
 }
 
 /** Stored 16-bit words with every NaN canonical. */
-export function canonical16(e: Emitter, dtype: 'BF16' | 'F16', words: Code): Code {
+export function canonical16(dtype: 'BF16' | 'F16', words: Code): Code {
   const infinity = twice(dtype === 'BF16' ? 0x7f80 : 0x7c00)
-  const isNan = i16x8.gtS(v128.and(words, e.constant(twice(0x7fff))), e.constant(infinity))
-  return v128.select(e.constant(twice(CANONICAL_NAN[dtype])), words, isNan)
+  const isNan = i16x8.gtS(v128.and(words, v128.splat(twice(0x7fff))), v128.splat(infinity))
+  return v128.select(v128.splat(twice(CANONICAL_NAN[dtype])), words, isNan)
 }
 
 /** The value that `value` has after being stored as `dtype`. */
-export function castLanes(e: Emitter, dtype: FloatDType, value: Code): Code {
-  if (dtype === 'BF16') return v128.and(roundBf16(e, value), e.constant(HIGH_HALVES))
-  if (dtype === 'F16') return decodeF16(e, e.let(roundF16(e, value)), 0)
+export function castLanes(keep: Let, dtype: FloatDType, value: Code): Code {
+  if (dtype === 'BF16') return v128.and(roundBf16(value), v128.splat(HIGH_HALVES))
+  if (dtype === 'F16') return decodeF16(keep, keep(roundF16(keep, value)), 0)
   return value
 }
 
