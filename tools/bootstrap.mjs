@@ -1,4 +1,5 @@
-// Sets a clone up: `node tools/bootstrap.mjs` installs what the lockfile says and builds, each only when needed.
+// Sets a clone up: `node tools/bootstrap.mjs` installs what the lockfile says and builds, each only when needed; with
+// `--only-install` it does not build.
 // Plain JavaScript without dependencies, because it runs before there are any. Says little, on stderr; the whole log on failure.
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +11,11 @@ const HEARTBEAT_MS = 15_000
 
 requireNode(20, 19)
 if (readStamp(root, 'install') !== installState(root)) await install()
-if (readStamp(root, 'build') !== (buildState(root) ?? 'not built')) await build()
+if (
+  !process.argv.includes('--only-install') &&
+  readStamp(root, 'build') !== (buildState(root) ?? 'not built')
+)
+  await build()
 
 /**
  * Exits with a sentence when this Node is older.
@@ -37,15 +42,7 @@ async function install() {
 }
 
 async function build() {
-  const args = [
-    'exec',
-    'turbo',
-    'run',
-    'build',
-    '--no-daemon',
-    '--output-logs=errors-only',
-    '--log-order=grouped',
-  ]
+  const args = ['exec', 'turbo', 'run', 'build', '--output-logs=errors-only', '--log-order=grouped']
   await step('building', args, () => 'The log above says which package failed.')
   writeStamp(root, 'build', buildState(root) ?? '')
 }

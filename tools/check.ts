@@ -7,16 +7,19 @@ import { PNPM } from './bootstrap/pnpm.mjs'
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const fix = process.argv.includes('--fix')
 
-const TURBO = `npx -y ${PNPM} exec turbo run`
+const TURBO = `npx -y ${PNPM} exec turbo run --continue`
 const STEPS: readonly (readonly [title: string, command: string])[] = [
   [
     'format and lint (biome)',
-    fix ? 'biome check --write --error-on-warnings' : 'biome ci --error-on-warnings',
+    fix
+      ? 'biome check --write --error-on-warnings --colors=off'
+      : 'biome ci --error-on-warnings --colors=off',
   ],
-  ['types (tsc)', `${TURBO} types --no-daemon --output-logs=errors-only --log-order=grouped`],
+  ['types (tsc)', `${TURBO} types --output-logs=errors-only --log-order=grouped`],
+  ['build (tsup)', 'node tools/bootstrap.mjs'],
   ['layers and their diagram', `tsx tools/layers/main.ts${fix ? ' --fix' : ''}`],
   ['unused files, exports, dependencies (knip)', 'knip --no-progress'],
-  ['packages as published (publint, attw)', 'tsx tools/publish/main.ts'],
+  ['packages as published (publint, node, tsc)', 'tsx tools/publish/main.ts'],
   ['hygiene of the repository', 'tsx tools/hygiene.ts'],
 ]
 

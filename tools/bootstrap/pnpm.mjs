@@ -13,7 +13,7 @@ export function pnpm(args, { cwd, onOutput }) {
   return new Promise((resolve) => {
     const child = spawn('npx', ['-y', PNPM, ...args], {
       cwd,
-      env: { ...process.env, ...QUIET },
+      env: { ...process.env, ...QUIET, ...(onOutput && PLAIN) },
       stdio: onOutput ? ['ignore', 'pipe', 'pipe'] : 'inherit',
       shell: process.platform === 'win32', // npx is a .cmd file there
     })
@@ -28,6 +28,9 @@ export function pnpm(args, { cwd, onOutput }) {
     child.on('close', (code) => resolve({ code: code ?? 1, log }))
   })
 }
+
+// A captured log is shown as text.
+const PLAIN = { NO_COLOR: '1', FORCE_COLOR: undefined }
 
 // CI: no prompts. The rest: no updates looked for, nothing sent.
 const QUIET = {
