@@ -35,7 +35,8 @@ export function dimensionsOf(family: Family, config: JsonObject): Dimensions {
     const name = names.find((each) => field(family, config, each) !== undefined)
     const value = name === undefined ? otherwise : field(family, config, name)
     if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value
-    problems.push(badSize(names[0]!, value, min, max))
+    // NaN: derived from a field that is listed already.
+    if (!Number.isNaN(value)) problems.push(badSize(names[0]!, value, min, max))
     return Number.NaN
   }
   const hiddenSize = size(['hidden_size'])
@@ -73,10 +74,10 @@ function hasSharedExpert(family: Family): boolean {
 function badSize(name: string, value: unknown, min: number, max: number): Problem {
   return {
     code: 'bad-config',
-    message: `Config field ${name} is ${value === undefined || Number.isNaN(value) ? 'missing' : 'not usable'}`,
+    message: `Config field ${name} is ${value === undefined ? 'missing' : 'not usable'}`,
     file: 'config.json',
     expected: `a whole number from ${min} to ${max}`,
-    received: value === undefined || Number.isNaN(value) ? 'nothing' : JSON.stringify(value),
+    received: value === undefined ? 'nothing' : JSON.stringify(value),
     next: 'Use the config.json that belongs to these weights.',
   }
 }

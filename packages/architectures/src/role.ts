@@ -16,15 +16,15 @@ interface NamePattern {
   readonly pattern: RegExp
 }
 
-/** Patterns of a family's names by what follows the last index, so that a look-up tries few of them. */
+/** Made once per family: a checkpoint has thousands of names to look up. */
 const patterns = new WeakMap<Family, readonly NamePattern[]>()
 
 /** The role of the tensor `name` in `family`; group `other` when the family has no such tensor. */
 export function roleOf(family: Family, name: string): Role {
   if (BUFFER.test(name)) return { group: 'buffer' }
   for (const { rule, pattern } of patternsOf(family)) {
-    const groups = pattern.exec(name)?.groups
-    if (groups) return roleOfRule(rule, groups)
+    const match = pattern.exec(name)
+    if (match) return roleOfRule(rule, match.groups ?? {})
   }
   return { group: 'other' }
 }
