@@ -1,10 +1,9 @@
-import { type ByteSource, type Checkpoint, type Source, stateDictOf } from '@polygraft/tensor'
-import { CONFIG, classify, MANIFEST } from './_classify.js'
-import { parseProvenance } from './_provenance.js'
+import type { ByteSource, Checkpoint } from '@polygraft/tensor'
+import { assemble } from './_assemble.js'
+import { distinct } from './_distinct.js'
 import { headerId, sampledId } from './_source-id.js'
-import { readWeights } from './_weights.js'
-import { readJsonObject } from './read-text.js'
 
+/** How a checkpoint is opened. */
 export interface OpenOptions {
   /**
    * Whether the source's id samples the data (the default). Without, the id stands for this location and its headers
@@ -15,7 +14,8 @@ export interface OpenOptions {
 
 /**
  * Opens a checkpoint from the files of its folder. Reads headers, `config.json`, the index and a small sample of the
- * data, never whole tensors.
+ * data, never whole tensors: unless another checkpoint in use has the same sample in other files, when the two are
+ * compared up to their first difference, so that equal ids always mean equal tensors.
  *
  * Weights are those of `model.safetensors.index.json`, or `model.safetensors`, or the only other `*.safetensors`. Every
  * other file is carried along in `files`, except weights in other forms.
@@ -25,26 +25,14 @@ export interface OpenOptions {
  * @throws ModelError "no-weights", "ambiguous-weights", "pickle", "path-escape", "bad-index", "missing-shard",
  *   "missing-tensor", "unindexed-tensor", "duplicate-tensor", "bad-manifest"; and as `parseSafetensors`, `parseJson`.
  */
-export async function openFiles(
+export function openFiles(
   files: ReadonlyMap<string, ByteSource>,
   location: string,
   options: OpenOptions = {},
 ): Promise<Checkpoint> {
-  const weights = await readWeights(files, location)
-  const [config, manifest] = await Promise.all([readOptional(files, CONFIG), readOptional(files, MANIFEST)])
-  const provenance = parseProvenance(manifest)
-  const id = options.sample === false ? await headerId(weights, location) : await sampledId(weights)
-  const source: Source = { id, location, ...weights }
-  return {
-    config: config ?? {},
-    tensors: stateDictOf(source),
-    files: new Map([...files].filter(([name]) => classify(name) === 'file')),
-    sources: new Map([[id, source]]),
-    provenance,
-  }
-}
-
-async function readOptional(files: ReadonlyMap<string, ByteSource>, name: string) {
-  const source = files.get(name)
-  return source && readJsonObject(source, name)
+  const { sample = true } = options
+  return assemble(files, location, async (source) => {
+    const id = sample ? await sampledId(source) : await headerId(source, location)
+    return distinct({ ...source, id }, sample)
+  })
 }

@@ -6,7 +6,9 @@ import { type ByteSource, ModelError, type Problem, throwIfAny } from '@polygraf
 import { isInside } from '../_names.js'
 import { fsError, systemCode } from './_fs-error.js'
 
+/** Unit: bytes. */
 const COPY_BYTES = 4 * 1024 * 1024
+const NO_FOLDER_SYNC = new Set(['EISDIR', 'EPERM', 'EINVAL', 'ENOTSUP'])
 
 /** A file of an output folder. Positions may be written in any order; `write` resolves when all bytes are handed over. */
 export interface OutputFile {
@@ -43,7 +45,11 @@ interface Output {
   readonly madeParent: string | undefined
   readonly handles: Map<string, FileHandle>
   readonly folders: Set<string>
+  /** Steps under way: nothing is removed below their feet, so that none leaves something behind. */
+  readonly steps: Set<Promise<unknown>>
   closed: boolean
+  /** Why the output was discarded, if the disk was full: every later step fails with it. */
+  failure: ModelError | undefined
 }
 
 /**
@@ -68,7 +74,9 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
       madeParent,
       handles: new Map(),
       folders: new Set([path]),
+      steps: new Set(),
       closed: false,
+      failure: undefined,
     })
   } catch (cause) {
     throw fsError(cause, 'The output folder cannot be made', dir)
@@ -86,7 +94,8 @@ function folderOf(output: Output): OutputFolder {
 }
 
 function siblingName(target: string, mark: string): string {
-  return `.${basename(target)}.${mark}-${process.pid}-${randomBytes(4).toString('hex')}`
+  // File systems end names at 255 bytes.
+  return `.${basename(target).slice(0, 50)}.${mark}-${process.pid}-${randomBytes(4).toString('hex')}`
 }
 
 /** `dir` with every link on the way to it followed, as far as it exists. */
@@ -159,7 +168,9 @@ async function createFile(output: Output, name: string, size?: number): Promise<
     if (size !== undefined) await handle.truncate(size)
     return {
       write: (bytes, position) => guarded(output, name, () => writeAll(handle, bytes, position)),
-      close: () => guarded(output, name, () => close(output, name)),
+      close: async () => {
+        if (output.handles.has(name)) await guarded(output, name, () => close(output, name))
+      },
     }
   })
 }
@@ -195,19 +206,28 @@ async function writeFile(
 }
 
 /** Runs a step of the output. A full disk discards it, so that the space is free again when the error arrives. */
-async function guarded<T>(output: Output, name: string, step: () => Promise<T>): Promise<T> {
+async function guarded<T>(output: Output, name: string, run: () => Promise<T>): Promise<T> {
+  if (output.failure) throw output.failure
   if (output.closed)
     throw new ModelError({
       code: 'closed',
       message: 'The output is published or discarded already',
       file: name,
     })
+  const step = run()
+  output.steps.add(step)
   try {
-    return await step()
+    return await step
   } catch (cause) {
     const error = fsError(cause, 'The output cannot be written', name)
-    if (error.code === 'disk-full') await discard(output)
+    output.steps.delete(step)
+    if (error instanceof ModelError && error.code === 'disk-full') {
+      output.failure ??= error
+      await discard(output)
+    }
     throw error
+  } finally {
+    output.steps.delete(step)
   }
 }
 
@@ -216,48 +236,56 @@ async function publish(output: Output): Promise<void> {
     for (const name of [...output.handles.keys()]) await close(output, name)
     for (const folder of output.folders) await syncFolder(folder)
     await (output.force ? replace(output) : moveIn(output))
-    output.closed = true
-    await syncFolder(dirname(output.target))
   })
 }
 
-async function moveIn({ path, target }: Output): Promise<void> {
-  await refuseExisting(target, false)
-  await rename(path, target)
+async function moveIn(output: Output): Promise<void> {
+  await refuseExisting(output.target, false)
+  await rename(output.path, output.target)
+  output.closed = true
+  await syncFolder(dirname(output.target))
 }
 
 /** Never without an old or a new folder that is complete: the old one steps aside, and back if the new one fails. */
 async function replace(output: Output): Promise<void> {
   const { path, target } = output
   const aside = join(dirname(target), siblingName(target, 'polygraft-old'))
-  const existed = await rename(target, aside).then(
-    () => true,
-    (error) => {
-      if (systemCode(error) === 'ENOENT') return false
-      throw error
-    },
-  )
+  const existed = await renameIfThere(target, aside)
   try {
     await rename(path, target)
   } catch (error) {
     if (existed) await rename(aside, target)
     throw error
   }
+  output.closed = true
+  await syncFolder(dirname(target))
   if (existed) await rm(aside, { recursive: true, force: true })
 }
 
-async function syncFolder(path: string): Promise<void> {
-  const handle = await open(path, 'r')
+async function renameIfThere(from: string, to: string): Promise<boolean> {
   try {
-    await handle.sync()
-  } finally {
-    await handle.close()
+    await rename(from, to)
+    return true
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return false
+    throw error
+  }
+}
+
+/** Makes renames and new names durable. Some file systems cannot, and need not. */
+async function syncFolder(path: string): Promise<void> {
+  try {
+    const handle = await open(path, 'r')
+    await handle.sync().finally(() => handle.close())
+  } catch (error) {
+    if (!NO_FOLDER_SYNC.has(systemCode(error) ?? '')) throw error
   }
 }
 
 async function discard(output: Output): Promise<void> {
   if (output.closed) return
   output.closed = true
+  await Promise.allSettled(output.steps)
   await Promise.allSettled([...output.handles.values()].map((handle) => handle.close()))
   output.handles.clear()
   await rm(output.path, { recursive: true, force: true, maxRetries: 3 })

@@ -1,0 +1,29 @@
+import { type ByteSource, type Checkpoint, type Source, stateDictOf } from '@polygraft/tensor'
+import { CONFIG, classify, MANIFEST } from './_classify.js'
+import { parseProvenance } from './_provenance.js'
+import { readWeights } from './_weights.js'
+import { readJsonObject } from './read-text.js'
+
+/** A checkpoint from its files; `identify` gives its source the id that everything else refers to. */
+export async function assemble(
+  files: ReadonlyMap<string, ByteSource>,
+  location: string,
+  identify: (source: Omit<Source, 'id'>) => Promise<Source>,
+): Promise<Checkpoint> {
+  const weights = await readWeights(files, location)
+  const [config, manifest] = await Promise.all([readOptional(files, CONFIG), readOptional(files, MANIFEST)])
+  const provenance = parseProvenance(manifest)
+  const source = await identify({ location, ...weights })
+  return {
+    config: config ?? {},
+    tensors: stateDictOf(source),
+    files: new Map([...files].filter(([name]) => classify(name) === 'file')),
+    sources: new Map([[source.id, source]]),
+    provenance,
+  }
+}
+
+async function readOptional(files: ReadonlyMap<string, ByteSource>, name: string) {
+  const source = files.get(name)
+  return source && readJsonObject(source, name)
+}
