@@ -2,13 +2,26 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { findCommands, findExample, parseBlocks, trimOutput } from './blocks.js'
-import { createScratchRoot, packageDirs, ROOT, readReadme, runCommand, runExample } from './run.js'
+import {
+  createScratchRoot,
+  packageDirs,
+  ROOT,
+  readReadme,
+  runCommand,
+  runExample,
+  typeErrors,
+} from './run.js'
 
 describe('examples of the packages', () => {
   it.each(packageDirs())('%s/README.md prints what it says', (dir) => {
     const { code, output } = findExample(readReadme(dir))
     expect(runExample(dir, code)).toBe(trimOutput(output.code))
   })
+})
+
+it('the examples have no type errors', { timeout: 120_000 }, () => {
+  const examples = new Map(packageDirs().map((dir) => [dir, findExample(readReadme(dir)).code]))
+  expect(typeErrors(examples)).toBe('')
 })
 
 describe('commands of the documentation', () => {

@@ -33,10 +33,7 @@ export const readReadme = (dir: string) => {
  * @throws Error with what it wrote to stderr when it fails.
  */
 export function runExample(dir: string, code: string): string {
-  // Below tools/, because what may be imported depends on where a file lies and tools/ declares every package.
-  const folder = join(ROOT, 'tools', 'readme', '.run')
-  mkdirSync(folder, { recursive: true })
-  const file = join(folder, `${basename(dir)}-${process.pid}.ts`)
+  const file = join(exampleFolder(), `${basename(dir)}-${process.pid}.ts`)
   writeFileSync(file, code)
   try {
     const tsx = join(ROOT, 'node_modules/tsx/dist/cli.mjs')
@@ -44,6 +41,30 @@ export function runExample(dir: string, code: string): string {
   } finally {
     rmSync(file)
   }
+}
+
+/** What tsc says about the examples, by their packages' folders; empty when all is well. Strict, as in the packages. */
+export function typeErrors(examples: ReadonlyMap<string, string>): string {
+  const folder = mkdtempSync(join(exampleFolder(), 'types-'))
+  try {
+    for (const [dir, code] of examples) writeFileSync(join(folder, `${basename(dir)}.ts`), code)
+    writeFileSync(
+      join(folder, 'tsconfig.json'),
+      '{ "extends": "../../../tsconfig.json", "include": ["*.ts"] }',
+    )
+    const tsc = join(ROOT, 'node_modules/typescript/lib/tsc.js')
+    const { stdout } = spawnSync(process.execPath, [tsc, '-p', folder], { cwd: folder, encoding: 'utf8' })
+    return stdout
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** Below tools/, because what may be imported depends on where a file lies and tools/ declares every package. */
+function exampleFolder(): string {
+  const folder = join(ROOT, 'tools', 'readme', '.run')
+  mkdirSync(folder, { recursive: true })
+  return folder
 }
 
 /** A folder that looks like the repository's root to a command, but whose `out/` is its own. Remove it after use. */
