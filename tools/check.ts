@@ -32,9 +32,7 @@ for (const [title, command] of STEPS) {
   failed++
   console.log(`${log.trimEnd().replace(/^/gm, '  | ')}\n  | command: ${command}`)
 }
-console.log(
-  `${STEPS.length - failed} of ${STEPS.length} checks passed${failed > 0 ? `, ${failed} failed` : ''}`,
-)
+console.log(`checks: ${STEPS.length - failed} passed, ${failed} failed`)
 process.exitCode = failed > 0 ? 1 : 0
 
 function runQuietly(command: string): Promise<{ code: number; log: string }> {

@@ -10,7 +10,7 @@ const TARGETS = ['src', 'dist'] as const
 const runs = TARGETS.map((target) => runTests(target, process.argv.slice(2)))
 const sum = (key: 'passed' | 'failed' | 'skipped') => runs.reduce((total, run) => total + run[key], 0)
 console.log(
-  `Tests on src and on dist: ${sum('passed')} passed, ${sum('failed')} failed, ${sum('skipped')} skipped`,
+  `tests on src and on dist: ${sum('passed')} passed, ${sum('failed')} failed, ${sum('skipped')} skipped`,
 )
 process.exitCode = runs.some(({ ok }) => !ok) ? 1 : 0
 
