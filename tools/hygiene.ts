@@ -1,4 +1,5 @@
-// What must never be in the repository: this machine's paths, a registry's host, big files, strays at the top level.
+// What must never be in the repository: this machine's paths, a registry's host, big files, strays at the top level, links to
+// files that are not there.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { homedir } from 'node:os'
@@ -13,6 +14,8 @@ const MAX_BYTES = 2 * 2 ** 20
 const DATA = /(^|\/)(fixtures|golden)\/|\.safetensors$/
 /** Home folders on Linux and macOS, and Windows drives. */
 const HOME_PATH = /(?<![\w.])\/(home|Users)\/[a-z][\w-]*\/|(?<![\w./])\/root\/|\b[A-Z]:\\Users\\/
+/** `[text](path)` of Markdown, without what points elsewhere or into the same page. */
+const LINK = /\]\((?!\w+:|#)([^)#\s]+)/g
 const URL_IN_LOCKFILE = /https?:\/\/|tarball:/
 
 const files = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' })
@@ -22,6 +25,7 @@ const files = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'ut
 const problems = files.flatMap((file) => [
   ...(TOP_LEVEL.test(file.split('/')[0] ?? '') ? [] : [`${file}: nothing else stands at the top level`]),
   ...(DATA.test(file) ? [] : [...sizeProblems(file), ...textProblems(file)]),
+  ...(file.endsWith('.md') ? linkProblems(file) : []),
 ])
 for (const problem of problems) console.error(problem)
 process.exitCode = problems.length > 0 ? 1 : 0
@@ -43,4 +47,11 @@ function textProblems(file: string): string[] {
         ...(host ? [`${file}:${i + 1}: the lockfile names a host: ${line.trim()}`] : []),
       ]
     })
+}
+
+function linkProblems(file: string): string[] {
+  return [...readFileSync(join(root, file), 'utf8').matchAll(LINK)]
+    .map(([, target]) => join(dirname(file), target!))
+    .filter((target) => !existsSync(join(root, target)))
+    .map((target) => `${file}: links to ${target}, which is not there`)
 }
