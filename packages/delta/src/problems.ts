@@ -18,7 +18,7 @@ export function shapeMismatch(name: string, expected: string, received: string):
 /** A tensor that arithmetic is asked of is quantised or holds integers. */
 export function notFloat(name: string, role: string, dtype: string): Problem {
   return {
-    code: 'not-a-float',
+    code: 'not-float',
     message: `Arithmetic is not defined on a tensor of ${role}`,
     tensor: name,
     expected: 'F64, F32, F16 or BF16',

@@ -5,6 +5,7 @@ import {
   type Family,
   familyOf,
   SHARED_EXPERT_PLACEHOLDER,
+  tensorProblems,
 } from '@polygraft/architectures'
 import {
   effectiveTensors,
@@ -12,11 +13,10 @@ import {
   isVocabularyTensor,
   lambdaProblems,
   missingTensor,
-  notFloat,
   readDeltaStep,
   shapeMismatch,
 } from '@polygraft/delta'
-import { type Checkpoint, isFloat, type JsonObject, ModelError, type Problem } from '@polygraft/tensor'
+import { type Checkpoint, type JsonObject, ModelError, type Problem } from '@polygraft/tensor'
 import { alignRows, type DenseDelta, denseDelta } from './_dense-delta.js'
 import { denseOrigin, planSteps } from './_plan.js'
 import { checkpointsOf, type GraftOptions, type GraftSettings, type PairSource } from './options.js'
@@ -168,23 +168,12 @@ function deltaBaseProblems(cpt: Checkpoint, delta: Checkpoint): Problem[] {
 }
 
 /** One checkpoint against the stock model of its config. */
-function storedProblems(role: string, checkpoint: Checkpoint): Problem[] {
-  const family = familyOf(checkpoint.config)
-  const expected = expectedTensors(family, checkpoint.config)
-  const tensors = effectiveTensors(checkpoint, false)
-  const problems: Problem[] = []
-  if (checkpoint.config.quantization_config) problems.push(quantised(role))
-  for (const [name, shape] of expected) {
-    const tensor = tensors.get(name)
-    if (!tensor) problems.push(absent(name, role))
-    else if (`${tensor.shape}` !== `${shape}`)
-      problems.push(
-        shapeMismatch(name, `[${shape.join(', ')}] by the config of ${role}`, `[${tensor.shape.join(', ')}]`),
-      )
-    if (tensor && !isFloat(tensor.dtype)) problems.push(notFloat(name, role, tensor.dtype))
-  }
-  for (const name of tensors.keys()) if (!expected.has(name)) problems.push(unexpected(name, role))
-  return problems
+function storedProblems(role: string, { config, tensors }: Checkpoint): Problem[] {
+  const problems = tensorProblems(familyOf(config), config, tensors)
+  return [
+    ...(config.quantization_config ? [quantised(role)] : []),
+    ...problems.map((problem) => ({ ...problem, message: `${problem.message} (${role})` })),
+  ]
 }
 
 function quantised(role: string): Problem {
@@ -194,26 +183,6 @@ function quantised(role: string): Problem {
     file: 'config.json',
     expected: 'no quantization_config',
     next: 'Use the unquantised checkpoint (BF16, F16 or F32).',
-  }
-}
-
-function absent(name: string, role: string): Problem {
-  const next = 'Check that all shards are there and that the config belongs to these weights.'
-  return {
-    code: 'missing-tensor',
-    message: `${role} lacks a tensor that its config calls for`,
-    tensor: name,
-    next,
-  }
-}
-
-function unexpected(name: string, role: string): Problem {
-  const next = 'Check that the config belongs to these weights; merge adapters before.'
-  return {
-    code: 'unexpected-tensor',
-    message: `${role} has a tensor that its config does not call for`,
-    tensor: name,
-    next,
   }
 }
 

@@ -1,3 +1,8 @@
 export { FOLD_GUARD, graft } from './graft.js'
 export { graftProblems } from './graft-problems.js'
 export type { GraftOptions, GraftSettings, PairSource, SharedExpert, StoredSource } from './options.js'
+export type { GraftSources } from './verify.js'
+export { verify } from './verify.js'
+export { verifyDigests } from './verify-digests.js'
+export type { Check, VerifyOptions, VerifyReport } from './verify-report.js'
+export { verifyUpcycle } from './verify-upcycle.js'
