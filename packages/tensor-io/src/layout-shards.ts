@@ -82,9 +82,8 @@ function shardName(i: number, count: number): string {
   return count === 1 ? 'model.safetensors' : `model-${five(i + 1)}-of-${five(count)}.safetensors`
 }
 
-/** A JSON string as Python's `json.dumps` writes it: everything beyond ASCII escaped. */
+/** A JSON string as Python's `json.dumps` writes it: everything beyond printable ASCII escaped. */
 function quoteAscii(text: string): string {
-  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, (unit) =>
-    unit === '\u007f' ? unit : `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+  const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
+  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, escaped)
 }

@@ -6,7 +6,6 @@ const LONE_SURROGATE = /\p{Surrogate}/u
 const NUMBER = /-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/y
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
-const MINUS = 0x2d
 const ESCAPES: Readonly<Record<string, string>> = {
   '"': '"',
   '\\': '\\',
@@ -179,7 +178,6 @@ function scanNumber(s: Scanner): number {
   s.at += literal.length
   const next = s.text.charCodeAt(s.at)
   if (next >= 0x30 && next <= 0x39) fail(s, s.at - literal.length, 'A number has a leading zero')
-  if (next === MINUS) fail(s, s.at, 'A comma or the end belongs here')
   return value
 }
 

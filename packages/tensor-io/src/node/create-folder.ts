@@ -1,34 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, lstat, mkdir, open, realpath, rename, rm, rmdir } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, readdir, realpath, rename, rm, rmdir } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import { type ByteSource, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import { isInside } from '../_names.js'
+import type { OutputFile, OutputFolder } from '../output-folder.js'
 import { fsError, systemCode } from './_fs-error.js'
 
 /** Unit: bytes. */
 const COPY_BYTES = 4 * 1024 * 1024
 const NO_FOLDER_SYNC = new Set(['EISDIR', 'EPERM', 'EINVAL', 'ENOTSUP'])
-
-/** A file of an output folder. Positions may be written in any order; `write` resolves when all bytes are handed over. */
-export interface OutputFile {
-  write(bytes: Uint8Array, position: number): Promise<void>
-  /** Flushes to the disk. */
-  close(): Promise<void>
-}
-
-/** A folder that appears under its own name complete, or not at all. */
-export interface OutputFolder {
-  /** The temporary folder beside the final one. */
-  readonly path: string
-  /** @param size Final size in bytes, if known. */
-  createFile(name: string, size?: number): Promise<OutputFile>
-  writeFile(name: string, data: Uint8Array | string | ByteSource): Promise<void>
-  /** Flushes everything and renames the folder to its final name. */
-  publish(): Promise<void>
-  /** Removes everything. Does nothing after `publish` or a second time. */
-  discard(): Promise<void>
-}
 
 export interface CreateOptions {
   /** Replace an existing folder. The old one is removed only once the new one has its name. */
@@ -60,8 +41,7 @@ interface Output {
  */
 export async function createFolder(dir: string, options: CreateOptions = {}): Promise<OutputFolder> {
   const target = await resolveTarget(dir)
-  await refuseOverlap(target, options.inputs ?? [])
-  await refuseExisting(target, options.force ?? false)
+  throwIfAny(await targetProblems(target, options))
   const parent = dirname(target)
   try {
     const madeParent = await mkdir(parent, { recursive: true })
@@ -81,6 +61,16 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
   } catch (cause) {
     throw fsError(cause, 'The output folder cannot be made', dir)
   }
+}
+
+/** What `createFolder` would refuse, all of it; nothing is made. */
+export async function outputProblems(dir: string, options: CreateOptions = {}): Promise<Problem[]> {
+  return targetProblems(await resolveTarget(dir), options)
+}
+
+async function targetProblems(target: string, options: CreateOptions): Promise<Problem[]> {
+  const overlaps = await overlapProblems(target, options.inputs ?? [])
+  return [...overlaps, ...(await existingProblems(target, options.force ?? false))]
 }
 
 function folderOf(output: Output): OutputFolder {
@@ -109,7 +99,7 @@ async function resolveTarget(dir: string): Promise<string> {
   }
 }
 
-async function refuseOverlap(target: string, inputs: readonly string[]): Promise<void> {
+async function overlapProblems(target: string, inputs: readonly string[]): Promise<Problem[]> {
   const problems: Problem[] = []
   for (const input of inputs) {
     const path = await realpath(input).catch(() => undefined)
@@ -121,7 +111,7 @@ async function refuseOverlap(target: string, inputs: readonly string[]): Promise
       received: `${target} and ${path}`,
     })
   }
-  throwIfAny(problems)
+  return problems
 }
 
 function contains(folder: string, path: string): boolean {
@@ -131,25 +121,46 @@ function contains(folder: string, path: string): boolean {
   )
 }
 
-async function refuseExisting(target: string, force: boolean): Promise<void> {
+async function existingProblems(target: string, force: boolean): Promise<Problem[]> {
   const found = await lstat(target).catch(() => undefined)
-  if (!found) return
-  if (!force || !found.isDirectory())
-    throw new ModelError({
-      code: 'exists',
-      message: found.isDirectory() ? 'The output folder exists' : 'The output exists and is not a folder',
-      received: target,
-      next: found.isDirectory()
-        ? 'Choose another folder, or replace this one with --force.'
-        : 'Choose another folder.',
-    })
+  if (!found) return []
+  const isFolder = found.isDirectory()
+  if (!force || !isFolder)
+    return [
+      {
+        code: 'exists',
+        message: isFolder ? 'The output folder exists' : 'The output exists and is not a folder',
+        received: target,
+        next: isFolder
+          ? 'Choose another folder, or replace this one with --force.'
+          : 'Choose another folder.',
+      },
+    ]
+  const next = 'Choose another folder.'
   if (contains(target, process.cwd()) || contains(target, homedir()))
-    throw new ModelError({
-      code: 'unsafe-output',
-      message: 'The output would replace the current folder or the home folder',
-      received: target,
-      next: 'Choose another folder.',
-    })
+    return [
+      {
+        code: 'unsafe-output',
+        message: 'The output would replace the current folder or the home folder',
+        received: target,
+        next,
+      },
+    ]
+  const names = await readdir(target)
+  if (names.length > 0 && !names.some(isCheckpointFile))
+    return [
+      {
+        code: 'unsafe-output',
+        message: 'The output would replace a folder that holds no checkpoint',
+        received: `${target} with ${names.slice(0, 3).join(', ')}`,
+        next,
+      },
+    ]
+  return []
+}
+
+function isCheckpointFile(name: string): boolean {
+  return name === 'polygraft.json' || name === 'config.json' || name.endsWith('.safetensors')
 }
 
 async function createFile(output: Output, name: string, size?: number): Promise<OutputFile> {

@@ -1,5 +1,5 @@
-export type { CreateOptions, OutputFile, OutputFolder } from './create-folder.js'
-export { createFolder } from './create-folder.js'
+export type { CreateOptions } from './create-folder.js'
+export { createFolder, outputProblems } from './create-folder.js'
 export type { FileSource } from './file-source.js'
 export { fileSource } from './file-source.js'
 export { freeBytes } from './free-bytes.js'

@@ -1,0 +1,21 @@
+import type { ByteSource } from '@polygraft/tensor'
+
+/** A file of an output folder. Positions may be written in any order; `write` resolves when all bytes are handed over. */
+export interface OutputFile {
+  write(bytes: Uint8Array, position: number): Promise<void>
+  /** Flushes to the disk. */
+  close(): Promise<void>
+}
+
+/** A folder that appears under its own name complete, or not at all. */
+export interface OutputFolder {
+  /** The temporary folder beside the final one. */
+  readonly path: string
+  /** @param size Final size in bytes, if known. */
+  createFile(name: string, size?: number): Promise<OutputFile>
+  writeFile(name: string, data: Uint8Array | string | ByteSource): Promise<void>
+  /** Flushes everything and renames the folder to its final name. */
+  publish(): Promise<void>
+  /** Removes everything. Does nothing after `publish` or a second time. */
+  discard(): Promise<void>
+}
