@@ -1,0 +1,44 @@
+"""The families and shapes that conformance tries, as plain data."""
+
+SMALL = dict(
+    vocab_size=96, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.1, tie_word_embeddings=False,
+    bos_token_id=1, eos_token_id=2, pad_token_id=0,
+)  # fmt: skip
+
+LLAMA3_ROPE = dict(
+    rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
+)
+
+
+def case(name, model_type, target, dtype="bfloat16", post=None, writer="v4", post_writer=None, **config):
+    """One trio. `target` is what the dense family becomes; `post` holds config fields in which the post-trained
+    model differs; the writers are the transformers majors that save the dense checkpoints."""
+    return dict(
+        name=name, model_type=model_type, target=target, dtype=dtype, config={**SMALL, **config},
+        post=post or {}, writers=(writer, post_writer or writer),
+    )  # fmt: skip
+
+
+CASES = [
+    case("llama", "llama", "mixtral"),
+    case("llama-tied", "llama", "mixtral", tie_word_embeddings=True),
+    case("llama-untied-post", "llama", "mixtral", tie_word_embeddings=True, post=dict(tie_word_embeddings=False)),
+    case("llama-mha-f32", "llama", "mixtral", dtype="float32", num_key_value_heads=4),
+    case("llama-head-dim", "llama", "mixtral", head_dim=32, rope_theta=500000.0),
+    case("llama-rope-llama3", "llama", "mixtral", rope_theta=500000.0, rope_scaling=LLAMA3_ROPE),
+    case("llama-f16", "llama", "mixtral", dtype="float16"),
+    case("llama-written-by-v5", "llama", "mixtral", writer="v5", rope_theta=70000.0),
+    case("llama-post-by-v5", "llama", "mixtral", post_writer="v5", rope_theta=70000.0),
+    case("mistral-window", "mistral", "mixtral", sliding_window=8),
+    case("mistral-no-window", "mistral", "mixtral", sliding_window=None),
+    case("llama-qwen2moe", "llama", "qwen2_moe"),
+    case("qwen2", "qwen2", "qwen2_moe"),
+    case("qwen2-tied", "qwen2", "qwen2_moe", tie_word_embeddings=True),
+    case("qwen2-written-by-v5", "qwen2", "qwen2_moe", writer="v5", tie_word_embeddings=True, rope_theta=70000.0),
+    case("qwen3", "qwen3", "qwen3_moe", head_dim=16),
+    case("qwen3-tied-head-dim", "qwen3", "qwen3_moe", head_dim=32, tie_word_embeddings=True, rope_theta=1000000.0),
+    case("qwen3-written-by-v5", "qwen3", "qwen3_moe", writer="v5", head_dim=32, rope_theta=70000.0),
+]
+
+EXPERTS, TOP_K = 3, 2

@@ -1,0 +1,118 @@
+"""Runs the polygraft command on every case and checks the bytes of what it wrote, with numpy alone.
+
+For each case <work>/<case>/ holds base, post (dense.py) and then
+  up-base, up-post     upcycled with 3 experts, top 2, the same seed
+  up-top1              the base upcycled with 1 active expert
+  cpt                  up-base with other routers and experts 1.., what training under the default freeze changes
+  cpt-all              up-base with every tensor changed
+  graft-up, graft      the delta on up-base and on cpt
+  permuted             cpt with experts and router rows in another order
+"""
+
+import json
+import os
+import shlex
+import subprocess
+
+import numpy as np
+
+from cases import EXPERTS, TOP_K
+from stored import (
+    dense_name, differences, expert_of, from_f32, graft_reference, is_router, read_checkpoint, to_f32,
+    with_head, write_checkpoint,
+)  # fmt: skip
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+COMMAND = shlex.split(os.environ.get("POLYGRAFT", f"node {ROOT}/apps/cli/bin/polygraft.js"))
+
+
+def polygraft(*arguments):
+    """Runs the command; raises with its messages if it fails."""
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"polygraft {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}".strip())
+
+
+def moved(tensors, chosen, rng):
+    """The tensors, those that `chosen(name)` picks moved by a little noise."""
+    result = {}
+    for name, (dtype, stored) in tensors.items():
+        noise = rng.standard_normal(stored.shape).astype(np.float32) * np.float32(0.02)
+        result[name] = (dtype, from_f32(dtype, to_f32(dtype, stored) + noise)) if chosen(name) else (dtype, stored)
+    return result
+
+
+def permuted(tensors, order):
+    """Expert `order[e]` becomes expert e, with its router row."""
+    result = {}
+    for name, (dtype, stored) in tensors.items():
+        expert = expert_of(name)
+        if is_router(name):
+            result[name] = dtype, stored[order]
+        elif expert is None:
+            result[name] = dtype, stored
+        else:
+            result[name.replace(f".experts.{expert}.", f".experts.{order.index(expert)}.")] = dtype, stored
+    return result
+
+
+def make(case, folder):
+    """Everything that later steps load."""
+    upcycle = ["--experts", EXPERTS, "--top-k", TOP_K, "--target", case["target"], "--seed", 7]
+    polygraft("upcycle", f"{folder}/base", "-o", f"{folder}/up-base", *upcycle)
+    polygraft("upcycle", f"{folder}/post", "-o", f"{folder}/up-post", *upcycle)
+    upcycle[3] = 1
+    polygraft("upcycle", f"{folder}/base", "-o", f"{folder}/up-top1", *upcycle)
+    tensors, config = read_checkpoint(f"{folder}/up-base")
+    rng = np.random.default_rng(1)
+    trained = moved(tensors, lambda name: is_router(name) or (expert_of(name) or 0) > 0, rng)
+    write_checkpoint(f"{folder}/cpt", trained, config)
+    write_checkpoint(f"{folder}/cpt-all", moved(tensors, lambda name: ".shared_expert" not in name, rng), config)
+    write_checkpoint(f"{folder}/permuted", permuted(trained, [2, 0, 1]), config)
+    dense = ["--base", f"{folder}/base", "--post", f"{folder}/post"]
+    polygraft("graft", f"{folder}/up-base", "-o", f"{folder}/graft-up", *dense)
+    polygraft("graft", f"{folder}/cpt", "-o", f"{folder}/graft", *dense)
+    polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-all", *dense, "--max-shard-size", "100KB")
+    polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-scaled", *dense, "--lambda", 0.7,
+              "--expert-lambda", "0=1,2=0.3")  # fmt: skip
+    polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-zero", *dense, "--lambda", 0)
+
+
+def byte_checks(folder):
+    """(check, names of the tensors that fail it) for everything that METHOD states bit for bit."""
+    read = {
+        name: read_checkpoint(f"{folder}/{name}")[0]
+        for name in "base post up-base up-post cpt cpt-all graft-up graft graft-all graft-scaled graft-zero".split()
+    }
+    base, post = read["base"], read["post"]
+
+    def against_dense(ours, dense):
+        """Tensors of `ours` that differ from the dense tensor they come from."""
+        dense = dense if "lm_head.weight" in dense or "lm_head.weight" not in ours else with_head(dense)
+        names = [n for n in ours if dense_name(n) is not None]
+        return [n for n in names if ours[n][0] != dense[dense_name(n)][0]
+                or ours[n][1].tobytes() != dense[dense_name(n)][1].tobytes()]  # fmt: skip
+
+    graft, cpt = read["graft"], read["cpt"]
+    kept = {name: tensor for name, tensor in graft.items() if expert_of(name) in (None, 0)}
+    routers = [n for n in cpt if is_router(n) and graft[n][1].tobytes() != cpt[n][1].tobytes()]
+    up_post = read["up-post"]
+    yield "upcycled tensors are copies of the base's", against_dense(read["up-base"], base)
+    yield "graft(upcycle(base)) = upcycle(post), every byte", differences(read["graft-up"], up_post)
+    yield "expert 0 and all shared tensors of the graft = post, every byte", against_dense(kept, post)
+    yield "routers of the graft = cpt, every byte", routers
+    yield "graft = numpy", differences(graft, graft_reference(cpt, base, post))
+    all_, scales = read["cpt-all"], {0: 1.0, 2: 0.3}
+    yield "graft of a fully trained cpt, sharded = numpy", differences(read["graft-all"], graft_reference(all_, base, post))
+    scaled = graft_reference(all_, base, post, 0.7, scales)
+    yield "graft with lambda 0.7, experts 0=1,2=0.3 = numpy", differences(read["graft-scaled"], scaled)
+    zero = graft_reference(all_, base, post, 0.0)
+    yield "graft with lambda 0 = cpt, every byte", differences(read["graft-zero"], zero)
+
+
+def index_problems(folder):
+    """What is wrong with the shards of `graft-all` against its index; empty if nothing."""
+    with open(f"{folder}/graft-all/model.safetensors.index.json") as file:
+        weight_map = json.load(file)["weight_map"]
+    missing = [file for file in set(weight_map.values()) if not os.path.exists(f"{folder}/graft-all/{file}")]
+    return missing + sorted(set(weight_map) ^ set(read_checkpoint(f"{folder}/graft-all")[0]))
