@@ -26,7 +26,7 @@ export function createTerminal(json: boolean): Terminal {
   return {
     json,
     result(object, text) {
-      process.stdout.write(json ? `${JSON.stringify(object, replaceNonFinite)}\n` : `${text()}\n`)
+      process.stdout.write(json ? `${JSON.stringify(object)}\n` : `${text()}\n`)
     },
     note(line) {
       if (!json) process.stderr.write(`${line}\n`)
@@ -47,11 +47,6 @@ export function showError(error: unknown, json: boolean): void {
   }
   const detail = known || !(error instanceof Error) || !process.env.POLYGRAFT_DEBUG ? message : error.stack
   process.stderr.write(`${styleText('red', 'error')} ${detail}\n`)
-}
-
-// Carriage of JSON: NaN and infinities have no spelling there, and null would lie.
-function replaceNonFinite(_key: string, value: unknown): unknown {
-  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value
 }
 
 function barMeter(label: string): Meter {

@@ -1,8 +1,7 @@
-import { createDelta, deltaProblems } from '@polygraft/delta'
+import { createDelta, deltaProblems, readVocabularies } from '@polygraft/delta'
 import type { Command } from 'commander'
 import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
 import { createTerminal } from '../terminal.js'
-import { readVocabularies } from '../vocabularies.js'
 import { runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
 

@@ -1,5 +1,5 @@
 import { type Family, familyOf, roleOf } from '@polygraft/architectures'
-import { type DiffReport, type DiffRow, diffReport } from '@polygraft/delta'
+import { type DiffLine, type DiffReport, type DiffRow, diffReport } from '@polygraft/delta'
 import { createPairMeter } from '@polygraft/engine'
 import {
   byteSize,
@@ -120,7 +120,8 @@ async function measure(
       ...(role.layer === undefined ? {} : { layer: role.layer }),
       moments,
     })
-    progress.update((done += sizeOf(name)), total)
+    done += sizeOf(name)
+    progress.update(done, total)
   }
   progress.done()
   return rows
@@ -137,27 +138,35 @@ function familyOrNone(checkpoint: Checkpoint): Family | undefined {
 
 function describe(report: DiffReport, top: number, rest: Omit<Pairs, 'names'>): string {
   const head = ['norm', 'relative', 'cosine', 'changed', 'largest']
-  const cells = (row: DiffReport['total']) => [
-    formatNumber(row.norm),
-    formatNumber(row.relativeNorm),
-    row.cosine.toFixed(6),
-    formatShare(row.changedShare),
-    formatNumber(row.maxAbs),
+  const cells = (line: DiffLine) => [
+    formatNumber(line.norm),
+    formatNumber(line.relativeNorm),
+    Number.isNaN(line.cosine) ? '' : line.cosine.toFixed(6),
+    formatShare(line.changedShare),
+    formatNumber(line.maxAbs),
   ]
   const shown = top === 0 ? report.tensors : report.tensors.slice(0, top)
+  const hidden = report.tensors.length - shown.length
+  const groups = [...Object.values(report.groups), report.total]
   const lines = [
-    formatTable([['tensor', ...head], ...shown.map((row) => [row.name, ...cells(row)])]),
-    ...(shown.length < report.tensors.length
-      ? [`... ${report.tensors.length - shown.length} more tensors (--top 0 shows all)`]
-      : []),
+    formatTable([['tensor', ...head], ...shown.map((line) => [line.name, ...cells(line)])]),
+    ...(hidden > 0 ? [`... ${hidden} more tensors (--top 0 shows all)`] : []),
     '',
     formatTable([
       ['group', ...head, 'elements'],
-      ...Object.entries(report.groups).map(([group, row]) => [group, ...cells(row), formatCount(row.count)]),
-      ['total', ...cells(report.total), formatCount(report.total.count)],
+      ...groups.map((line) => [line.name, ...cells(line), formatCount(line.count)]),
     ]),
   ]
-  for (const [label, names] of Object.entries(rest))
+  if (report.total.nonFinite > 0)
+    lines.push(`${formatCount(report.total.nonFinite)} elements are infinite or NaN; they enter no sum`)
+  const labels = {
+    onlyInBase: 'only in base',
+    onlyInPost: 'only in post',
+    notMeasured: 'not measured (no floats)',
+  }
+  for (const [key, label] of Object.entries(labels)) {
+    const names = rest[key as keyof typeof labels]
     if (names.length > 0) lines.push(`${label}: ${names.join(', ')}`)
+  }
   return lines.join('\n')
 }

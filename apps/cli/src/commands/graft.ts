@@ -1,9 +1,10 @@
+import { readVocabularies } from '@polygraft/delta'
 import { type GraftOptions, graft, graftProblems } from '@polygraft/graft'
+import type { Checkpoint } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseIndexed, parseReal } from '../arguments.js'
 import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
 import { createTerminal } from '../terminal.js'
-import { readVocabularies } from '../vocabularies.js'
 import { runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
 
@@ -58,23 +59,28 @@ async function run(location: string, args: Arguments, command: Command): Promise
     ...(args.expertLambda ? { expertLambda: args.expertLambda } : {}),
     ...(args.layerLambda ? { layerLambda: args.layerLambda } : {}),
   }
-  const options = await withSources(args, common)
-  const vocabularies = await readVocabularies({ cpt, ...options })
-  const complete = { ...options, vocabularies } as GraftOptions
+  const options = await withSources(args, cpt, common)
   await runJob(
     terminal,
     {
       label: 'graft',
       inputs: localPaths([location, args.base, args.post, args.delta]),
-      problems: graftProblems(cpt, complete),
+      problems: graftProblems(cpt, options),
       warnings: [],
-      build: () => graft(complete)(cpt),
+      build: () => graft(options)(cpt),
     },
     args,
   )
 }
 
-async function withSources<Common>(args: Arguments, common: Common) {
-  if (args.delta !== undefined) return { ...common, delta: await openCheckpoint(args.delta) }
-  return { ...common, base: await openCheckpoint(args.base!), post: await openCheckpoint(args.post!) }
+type Common = Pick<GraftOptions, 'lambda' | 'foldRouter' | 'force' | 'expertLambda' | 'layerLambda'>
+
+async function withSources(args: Arguments, cpt: Checkpoint, common: Common): Promise<GraftOptions> {
+  if (args.delta !== undefined) {
+    const delta = await openCheckpoint(args.delta)
+    return { ...common, delta, vocabularies: await readVocabularies({ post: delta, cpt }) }
+  }
+  const base = await openCheckpoint(args.base!)
+  const post = await openCheckpoint(args.post!)
+  return { ...common, base, post, vocabularies: await readVocabularies({ base, post, cpt }) }
 }

@@ -56,7 +56,7 @@ async function run(location: string, args: { tensors?: boolean; json?: boolean }
 function familyOrReason(checkpoint: Checkpoint): { name?: string; reason?: string; active?: number } {
   try {
     const family = familyOf(checkpoint.config)
-    const { active } = countParameters(checkpoint.config)
+    const { active } = countParameters(family, checkpoint.config)
     return { name: family.modelType, ...(family.moe ? { active } : {}) }
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
@@ -80,7 +80,9 @@ type Totals = Record<string, { tensors: number; parameters: number; bytes: numbe
 function totals(rows: readonly Row[], keyOf: (row: Row) => string): Totals {
   const sums: Totals = {}
   for (const row of rows) {
-    const sum = (sums[keyOf(row)] ??= { tensors: 0, parameters: 0, bytes: 0 })
+    const key = keyOf(row)
+    sums[key] ??= { tensors: 0, parameters: 0, bytes: 0 }
+    const sum = sums[key]
     sum.tensors += 1
     sum.parameters += numel(row.shape)
     sum.bytes += row.bytes

@@ -81,7 +81,7 @@ async function run(location: string, args: Arguments, command: Command): Promise
       label: 'upcycle',
       inputs: localPaths([location]),
       problems,
-      warnings: problems.length === 0 ? upcycleWarnings(base, options) : [],
+      warnings: upcycleWarnings(options),
       build: () => upcycle(options)(base),
     },
     args,

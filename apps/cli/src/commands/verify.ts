@@ -1,9 +1,9 @@
 import { styleText } from 'node:util'
-import { type VerifyReport, verify } from '@polygraft/graft'
+import { type VerifyReport, verify, verifyDigests, verifyUpcycle } from '@polygraft/graft'
 import type { Command } from 'commander'
+import { readManifest } from '../manifest.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { createTerminal } from '../terminal.js'
-import { readVocabularies } from '../vocabularies.js'
 import { addExample, addJson } from './_options.js'
 
 interface Arguments {
@@ -33,29 +33,33 @@ export function addVerify(program: Command): void {
 }
 
 async function run(location: string, args: Arguments, command: Command): Promise<void> {
-  if ((args.post !== undefined || args.cpt !== undefined) && !(args.base && args.post && args.cpt))
+  const sources = [args.base, args.post, args.cpt]
+  if ((args.post !== undefined || args.cpt !== undefined) && sources.includes(undefined))
     command.error('error: --post and --cpt go together with --base', { exitCode: 2 })
   const terminal = createTerminal(args.json ?? false)
   const output = await openCheckpoint(location)
-  const open = async (path: string | undefined) =>
-    path === undefined ? undefined : await openCheckpoint(path)
-  const [base, post, cpt] = [await open(args.base), await open(args.post), await open(args.cpt)]
-  const vocabularies = cpt && base && post ? await readVocabularies({ cpt, base, post }) : {}
+  const shards = [...output.sources.values()].flatMap((source) => [...source.shards])
   const meter = terminal.progress('verify')
-  const report = await verify(output, {
-    ...(base ? { base } : {}),
-    ...(post ? { post } : {}),
-    ...(cpt ? { cpt } : {}),
-    vocabularies,
-    onProgress: (done: number, total: number) => meter.update(done, total),
-  })
+  const onProgress = (done: number, total: number) => meter.update(done, total)
+  const reports = [await verifyDigests(await readManifest(location), new Map(shards), { onProgress })]
+  if (args.post !== undefined) {
+    const [base, post, cpt] = [
+      await openCheckpoint(args.base!),
+      await openCheckpoint(args.post),
+      await openCheckpoint(args.cpt!),
+    ]
+    reports.push(await verify(output, { base, post, cpt }, { onProgress }))
+  } else if (args.base !== undefined) {
+    reports.push(await verifyUpcycle(output, { base: await openCheckpoint(args.base) }, { onProgress }))
+  }
   meter.done()
+  const report = { ok: reports.every(({ ok }) => ok), checks: reports.flatMap(({ checks }) => checks) }
   terminal.result({ checkpoint: location, ...report }, () => describe(report))
   if (!report.ok) process.exitCode = 1
 }
 
 /** One line per check. */
-export function describe(report: VerifyReport): string {
+function describe(report: VerifyReport): string {
   const lines = report.checks.map((check) => {
     const mark = check.ok ? styleText('green', '✓') : styleText('red', '✗')
     return `${mark} ${check.name}${check.detail ? `: ${check.detail}` : ''}`

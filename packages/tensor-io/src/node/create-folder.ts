@@ -251,7 +251,7 @@ async function publish(output: Output): Promise<void> {
 }
 
 async function moveIn(output: Output): Promise<void> {
-  await refuseExisting(output.target, false)
+  throwIfAny(await existingProblems(output.target, false))
   await rename(output.path, output.target)
   output.closed = true
   await syncFolder(dirname(output.target))
