@@ -9,7 +9,7 @@ export const STEP = 8
 export const MAX_TURNS = 0x8000
 
 /** Where a compiled kernel finds its scalars (F32, from byte 0) and leaves its counters, in bytes from the memory's start. */
-export interface Layout {
+interface Layout {
   /** Of each output that is a graft: 8 x U16 of lanes where post == base, then 8 x U16 of swallowed ones. */
   readonly counters: readonly (number | undefined)[]
   /** First byte that is free for tiles. */

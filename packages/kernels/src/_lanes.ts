@@ -34,7 +34,7 @@ export function decodeF16(keep: Let, words: Code, group: number): Code {
 }
 
 /** The bits of `value` rounded to BF16, in the upper halves; the lower halves are rubbish. */
-export function roundBf16(value: Code): Code {
+function roundBf16(value: Code): Code {
   const odd = v128.and(i32x4.shrU(value, 16), v128.splat(1))
   const rounded = i32x4.add(i32x4.add(value, v128.splat(0x7fff)), odd)
   return v128.select(v128.splat(CANONICAL_NAN.BF16 << 16), rounded, f32x4.ne(value, value))
@@ -44,7 +44,7 @@ export function roundBf16(value: Code): Code {
  * `value` rounded to F16, in the lower halves; the upper halves are zero. Adding 2^(e+13), with e the exponent that F16
  * gives the value, leaves its significand, rounded, as an integer at the end (M. Dukhan, the FP16 library).
  */
-export function roundF16(keep: Let, value: Code): Code {
+function roundF16(keep: Let, value: Code): Code {
   const a = keep(i32x4.minS(f32x4.abs(value), v128.splat((127 + 16) << 23))) // 2^16 is stored as infinity
   const exponent = keep(v128.and(i32x4.maxS(a, v128.splat((127 - 14) << 23)), v128.splat(0x7f800000)))
   const magic = keep(i32x4.add(exponent, v128.splat(13 << 23)))

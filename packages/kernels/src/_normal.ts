@@ -3,6 +3,8 @@
  * Math.log, Math.sin and Math.cos differ between engines: with them, one seed would give two checkpoints.
  */
 
+const ODD = [1 / 23, 1 / 21, 1 / 19, 1 / 17, 1 / 15, 1 / 13, 1 / 11, 1 / 9, 1 / 7, 1 / 5, 1 / 3, 1]
+
 /** log(n / 2^32) for an integer n in [1, 2^32]; relative error about 2e-16. Zero at n = 2^32. */
 export function logOfFraction(n: number): number {
   let exponent = 32 - Math.clz32(n >= 0x100000000 ? 0xffffffff : n) // n = 2^exponent * m, m in [0.5, 1]
@@ -13,8 +15,8 @@ export function logOfFraction(n: number): number {
   }
   const s = (m - 1) / (m + 1) // log m = 2 atanh s, |s| < 0.1716
   const s2 = s * s
-  let sum = 1 / 23
-  for (let k = 21; k >= 1; k -= 2) sum = sum * s2 + 1 / k
+  let sum = ODD[0]!
+  for (let i = 1; i < ODD.length; i++) sum = sum * s2 + ODD[i]!
   return (exponent - 32) * Math.LN2 + 2 * s * sum
 }
 

@@ -13,7 +13,10 @@ const W1 = 0xbb67ae85
  * Replaces the counter in `words` by the random words, each as an unsigned number.
  */
 export function philox(words: Words, key0: number, key1: number): void {
-  let [c0, c1, c2, c3] = words
+  let c0 = words[0]
+  let c1 = words[1]
+  let c2 = words[2]
+  let c3 = words[3]
   let k0 = key0
   let k1 = key1
   for (let round = 0; round < ROUNDS; round++) {
@@ -36,8 +39,11 @@ export function philox(words: Words, key0: number, key1: number): void {
 
 /** High 32 bits of the 64-bit product of two unsigned words. */
 function mulHigh(a: number, b: number): number {
-  const [aLow, aHigh, bLow, bHigh] = [a & 0xffff, a >>> 16, b & 0xffff, b >>> 16]
+  const aHigh = a >>> 16
+  const aLow = a & 0xffff
+  const bHigh = b >>> 16
+  const bLow = b & 0xffff
   const middle = aHigh * bLow + ((aLow * bLow) >>> 16) // < 2^32
-  const carry = (middle & 0xffff) + aLow * bHigh // < 2^32
-  return (aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000)) | 0
+  const carry = aLow * bHigh + (middle & 0xffff) // < 2^32
+  return (aHigh * bHigh + (middle >>> 16) + (carry >>> 16)) | 0
 }

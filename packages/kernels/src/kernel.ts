@@ -155,7 +155,7 @@ export function operandsOf(node: KernelNode): readonly number[] {
 }
 
 /** The error for a kernel that is not well formed or is not used as it was built. */
-export function badKernel(message: string, expected: string, received: string): ModelError {
+function badKernel(message: string, expected: string, received: string): ModelError {
   return new ModelError({ code: 'bad-kernel', message, expected, received })
 }
 

@@ -1,0 +1,224 @@
+import {
+  buildKernel,
+  decode,
+  encode,
+  type KernelExpr,
+  kernelKey,
+  referenceKernel,
+  simdKernel,
+  type TileKernel,
+} from '@polygraft/kernels'
+import { byteSize, type FloatDType } from '@polygraft/tensor'
+import { describe, expect, it } from 'vitest'
+
+const input = (index: number): KernelExpr => ({ op: 'input', index })
+const graft = (lambda: number, cpt = 0, base = 1, post = 2): KernelExpr => ({
+  op: 'graft',
+  cpt: input(cpt),
+  base: input(base),
+  post: input(post),
+  lambda,
+})
+
+/** Fills the inputs of `tile`, runs it and decodes its outputs. */
+function evaluate(
+  tile: TileKernel,
+  inputs: readonly FloatDType[],
+  outputs: readonly FloatDType[],
+  values: readonly (readonly number[])[],
+  scalars: readonly number[],
+) {
+  const count = values[0]!.length
+  for (const [i, dtype] of inputs.entries())
+    encode(dtype, Float64Array.from(values[i]!), tile.inputs[i]!.subarray(0, byteSize(dtype, count)))
+  const counts = tile.run(count, scalars)
+  const results = outputs.map((dtype, i) => {
+    const out = new Float64Array(count)
+    decode(dtype, tile.outputs[i]!.subarray(0, byteSize(dtype, count)), out)
+    return [...out]
+  })
+  return { counts, results }
+}
+
+describe('buildKernel', () => {
+  it('computes what experts share once', () => {
+    const outputs = Array.from({ length: 8 }, (_, e) => ({
+      expr: graft(1, 2 + e, 0, 1),
+      dtype: 'BF16' as const,
+    }))
+    const kernel = buildKernel(Array<FloatDType>(10).fill('BF16'), outputs)
+    const count = (op: string) => kernel.nodes.filter((node) => node.op === op).length
+    expect([count('input'), count('sub'), count('equal'), count('graft')]).toEqual([10, 1, 1, 8])
+    expect(kernel.scalars).toEqual([1])
+  })
+
+  it('keys by structure, not by the values of scalars', () => {
+    const of = (lambda: number) => buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(lambda), dtype: 'F32' }])
+    expect(kernelKey(of(0.5))).toBe(kernelKey(of(1)))
+    expect(of(0.5).scalars).toEqual([0.5])
+    const other = buildKernel(['F32', 'F32', 'BF16'], [{ expr: graft(1), dtype: 'F32' }])
+    expect(kernelKey(other)).not.toBe(kernelKey(of(1)))
+  })
+
+  it('tells zeros of different sign apart', () => {
+    const args = [0, -0].map((by): KernelExpr => ({ op: 'scale', by, arg: input(0) }))
+    const kernel = buildKernel(['F32'], [{ expr: { op: 'add', args }, dtype: 'F32' }])
+    expect(kernel.scalars).toEqual([0, -0])
+  })
+
+  it('refuses inputs that are not there and operations without operands', () => {
+    expect(() => buildKernel(['F32'], [{ expr: input(1), dtype: 'F32' }])).toThrow(/0 to 0/)
+    expect(() => buildKernel([], [{ expr: { op: 'add', args: [] }, dtype: 'F32' }])).toThrow(/no operands/)
+  })
+})
+
+describe.each([
+  ['reference', referenceKernel],
+  ['SIMD', simdKernel],
+] as const)('%s kernel', (_, create) => {
+  const f32 = Math.fround
+
+  it('adds, subtracts and multiplies from left to right, each step rounded to F32', () => {
+    const values = [[1e8], [1], [-1e8]]
+    for (const [op, expected] of [
+      ['add', 0],
+      ['sub', 2e8],
+      ['mul', f32(f32(1e8 * 1) * -1e8)],
+    ] as const) {
+      const kernel = buildKernel(
+        ['F32', 'F32', 'F32'],
+        [{ expr: { op, args: [input(0), input(1), input(2)] }, dtype: 'F32' }],
+      )
+      const { results } = evaluate(create(kernel, 1)!, kernel.inputs, ['F32'], values, [])
+      expect(results).toEqual([[expected]])
+    }
+  })
+
+  it('rounds scalars to F32', () => {
+    const kernel = buildKernel(['F32'], [{ expr: { op: 'scale', by: 0.1, arg: input(0) }, dtype: 'F32' }])
+    const { results } = evaluate(create(kernel, 2)!, ['F32'], ['F32'], [[3, -0]], kernel.scalars)
+    expect(results).toEqual([[f32(f32(0.1) * 3), -0]])
+  })
+
+  it('divides, and gives 1 where the denominator is within the guard', () => {
+    const kernel = buildKernel(
+      ['F32', 'F32'],
+      [{ expr: { op: 'ratio', num: input(0), den: input(1), guard: 0.5 }, dtype: 'F32' }],
+    )
+    const values = [
+      [1, 1, 1, 1, 1, Number.NaN, Number.NaN],
+      [3, 0.5, -0.5, 0, Number.NaN, 0.1, 2],
+    ]
+    const { results } = evaluate(create(kernel, 7)!, ['F32', 'F32'], ['F32'], values, kernel.scalars)
+    expect(results).toEqual([[f32(1 / 3), 1, 1, 1, Number.NaN, 1, Number.NaN]])
+  })
+
+  it('casts by rounding to the dtype and back', () => {
+    const x = 1 + 2 ** -8 + 2 ** -11
+    const cast = (dtype: FloatDType): KernelExpr => ({ op: 'cast', dtype, arg: input(0) })
+    const dtypes = ['BF16', 'F16', 'F32', 'F64'] as const
+    const kernel = buildKernel(
+      ['F32'],
+      dtypes.map((dtype) => ({ expr: cast(dtype), dtype: 'F32' as const })),
+    )
+    const { results } = evaluate(
+      create(kernel, 1)!,
+      ['F32'],
+      dtypes.map(() => 'F32'),
+      [[x]],
+      [],
+    )
+    expect(results).toEqual([[1 + 2 ** -7], [1 + 2 ** -8], [x], [x]])
+  })
+
+  it('grafts as defined: unchanged elements pass cpt on, and at lambda 1 untouched ones become post', () => {
+    //           same  same zeros  same inf            untouched   moved  swallowed  NaN
+    const cpt = [5, -0, -0, Number.POSITIVE_INFINITY, 0.1, 3, 1, Number.NaN, 1, 7]
+    const base = [0.3, 0, -0, Number.POSITIVE_INFINITY, 0.1, 1, 1e-6, 1, Number.NaN, Number.NEGATIVE_INFINITY]
+    const post = [0.3, -0, 0, Number.POSITIVE_INFINITY, 0.7, 2, 2e-6, 2, Number.NaN, Number.NEGATIVE_INFINITY]
+    const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(1), dtype: 'BF16' }])
+    const { results, counts } = evaluate(create(kernel, 10)!, kernel.inputs, ['BF16'], [cpt, base, post], [1])
+    const [b01, b07] = [0.10009765625, 0.69921875]
+    expect(results).toEqual([[5, -0, -0, Number.POSITIVE_INFINITY, b07, 4, 1, Number.NaN, Number.NaN, 7]])
+    expect(b01).toBeGreaterThan(0.1)
+    expect(counts).toEqual({ changed: 5, swallowed: 2, outputs: [{ changed: 5, swallowed: 2 }] })
+    const half = evaluate(create(kernel, 10)!, kernel.inputs, ['BF16'], [cpt, base, post], [0.5])
+    expect(half.results[0]!.slice(4, 6)).toEqual([0.400390625, 3.5])
+  })
+
+  it('follows the plain formula on ordinary numbers, multiplying and adding apart', () => {
+    const draw = (k: number) =>
+      Array.from({ length: 500 }, (_, i) => f32(Math.sin(i * 12.9898 + k * 78.233) * (k + 1)))
+    const values = [draw(0), draw(1), draw(2)]
+    const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(0.7), dtype: 'F32' }])
+    const { results } = evaluate(create(kernel, 500)!, kernel.inputs, ['F32'], values, [0.7])
+    const lambda = f32(0.7)
+    const expected = values[0]!.map((c, i) => f32(c + f32(lambda * f32(values[2]![i]! - values[1]![i]!))))
+    expect(results).toEqual([expected])
+  })
+
+  it('counts each output for itself, and only grafts', () => {
+    const kernel = buildKernel(
+      ['F32', 'F32', 'F32'],
+      [
+        { expr: graft(1), dtype: 'F32' },
+        { expr: graft(1), dtype: 'BF16' },
+        { expr: { op: 'scale', by: 2, arg: graft(1) }, dtype: 'F32' },
+      ],
+    )
+    const values = [
+      [1, 1, 1],
+      [0, 0, 0],
+      [1e-3, 0, 1],
+    ]
+    const { counts } = evaluate(
+      create(kernel, 3)!,
+      kernel.inputs,
+      ['F32', 'BF16', 'F32'],
+      values,
+      kernel.scalars,
+    )
+    expect(counts).toEqual({
+      changed: 4,
+      swallowed: 1,
+      outputs: [
+        { changed: 2, swallowed: 0 },
+        { changed: 2, swallowed: 1 },
+        { changed: 0, swallowed: 0 },
+      ],
+    })
+  })
+
+  it('refuses more elements than the tile holds, and missing scalars', () => {
+    const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(1), dtype: 'F32' }])
+    const tile = create(kernel, 4)!
+    expect(() => tile.run(5, [1])).toThrow(/0 to 4/)
+    expect(() => tile.run(4, [])).toThrow(/Scalars are missing/)
+    expect(tile.run(0, [1])).toEqual({ changed: 0, swallowed: 0, outputs: [{ changed: 0, swallowed: 0 }] })
+  })
+})
+
+describe('F64', () => {
+  it('is computed in F64, scalars unrounded, by the reference', () => {
+    const kernel = buildKernel(['F64', 'BF16', 'F64'], [{ expr: graft(0.1), dtype: 'F64' }])
+    expect(simdKernel(kernel, 1)).toBeUndefined()
+    const tile = referenceKernel(kernel, 1)
+    const { results } = evaluate(tile, kernel.inputs, ['F64'], [[1 / 3], [0.5], [1 / 7]], [0.1])
+    expect(results).toEqual([[1 / 3 + 0.1 * (1 / 7 - 0.5)]])
+  })
+
+  it('inputs are rounded to F32 first where the output is not F64; both may stand side by side', () => {
+    const sum: KernelExpr = { op: 'sub', args: [input(0), input(1)] }
+    const kernel = buildKernel(
+      ['F64', 'F64'],
+      [
+        { expr: sum, dtype: 'F64' },
+        { expr: sum, dtype: 'F32' },
+        { expr: { op: 'cast', dtype: 'F32', arg: input(0) }, dtype: 'F64' },
+      ],
+    )
+    const values = [[1 + 2 ** -30], [1]]
+    const { results } = evaluate(referenceKernel(kernel, 1), kernel.inputs, ['F64', 'F32', 'F64'], values, [])
+    expect(results).toEqual([[2 ** -30], [0], [1]])
+  })
+})
