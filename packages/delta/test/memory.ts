@@ -1,0 +1,125 @@
+import { expectedTensors, familyOf } from '@polygraft/architectures'
+import {
+  type ByteSource,
+  type Checkpoint,
+  type Expr,
+  type JsonObject,
+  literalValues,
+  numel,
+  type Source,
+  stateDictOf,
+  type Tensor,
+} from '@polygraft/tensor'
+
+/** F32 values of every source's tensors: `values.get(source id)!.get(tensor)`. */
+const values = new Map<string, ReadonlyMap<string, Float32Array>>()
+let sources = 0
+
+/** A checkpoint of F32 tensors given by their values and shapes, under a new id. */
+export function checkpointOf(
+  tensors: Readonly<
+    Record<string, { readonly shape: readonly number[]; readonly values: ArrayLike<number> }>
+  >,
+  config: JsonObject = {},
+  files: Readonly<Record<string, string>> = {},
+): Checkpoint {
+  const id = `memory:${sources++}`
+  const entries = Object.entries(tensors)
+  const stored = new Map(
+    entries.map(([name, { shape }]) => {
+      return [
+        name,
+        { dtype: 'F32' as const, shape, file: 'model.safetensors', begin: 0, end: 4 * numel(shape) },
+      ]
+    }),
+  )
+  values.set(id, new Map(entries.map(([name, { values }]) => [name, Float32Array.from(values)])))
+  const source: Source = { id, location: id, tensors: stored, shards: new Map() }
+  const blobs = Object.entries(files).map(([name, text]): [string, ByteSource] => [name, new Blob([text])])
+  return {
+    config,
+    tensors: stateDictOf(source),
+    files: new Map(blobs),
+    sources: new Map([[id, source]]),
+    provenance: { recipe: [], skipped: [] },
+  }
+}
+
+/** A dense model of that config with small whole numbers, different for each seed. */
+export function tinyModel(
+  seed: number,
+  change: JsonObject = {},
+  files: Readonly<Record<string, string>> = {},
+): Checkpoint {
+  const config: JsonObject = { ...TINY, ...change }
+  const tensors: Record<string, { shape: readonly number[]; values: number[] }> = {}
+  let state = seed
+  for (const [name, shape] of expectedTensors(familyOf(config), config)) {
+    const values = Array.from({ length: numel(shape) }, () => {
+      state = (state * 16807 + 11) % 2147483647
+      return (state % 17) - 8
+    })
+    tensors[name] = { shape, values }
+  }
+  return checkpointOf(tensors, config, files)
+}
+
+const TINY = {
+  model_type: 'llama',
+  vocab_size: 6,
+  hidden_size: 4,
+  intermediate_size: 3,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+}
+
+/** The values of a tensor, by the definition of `Expr` and nothing else: the oracle of these tests. */
+export function valuesOf(tensor: Tensor | undefined): number[] {
+  return [...evaluate(tensor!.expr)]
+}
+
+function evaluate(expr: Expr): Float32Array {
+  switch (expr.op) {
+    case 'read':
+      return values.get(expr.source)!.get(expr.tensor)!
+    case 'literal':
+      return literalValues(expr)
+    case 'add':
+    case 'sub':
+    case 'mul':
+      return expr.args.map(evaluate).reduce((a, b) => a.map((x, i) => apply(expr.op, x, b[i]!)))
+    case 'scale':
+      return evaluate(expr.arg).map((x) => x * expr.by)
+    case 'cast':
+      return evaluate(expr.arg)
+    case 'graft': {
+      const [base, post] = [evaluate(expr.base), evaluate(expr.post)]
+      return evaluate(expr.cpt).map((c, i) => graft(c, base[i]!, post[i]!, expr.lambda))
+    }
+    case 'rows': {
+      const all = evaluate(expr.arg)
+      const rows = expr.runs.flatMap(([start, count]) => Array.from({ length: count }, (_, i) => start + i))
+      return Float32Array.from(
+        rows.flatMap((row) => [...all.slice(row * expr.width, (row + 1) * expr.width)]),
+      )
+    }
+    case 'concat': {
+      const parts = expr.args.map(evaluate)
+      if (parts.some(({ length }, i) => length !== expr.sizes[i])) throw new Error('sizes of a concat')
+      return Float32Array.from(parts.flatMap((part) => [...part]))
+    }
+    default:
+      throw new Error(`no ${expr.op} here`)
+  }
+}
+
+function apply(op: 'add' | 'sub' | 'mul', a: number, b: number): number {
+  return op === 'add' ? a + b : op === 'sub' ? a - b : a * b
+}
+
+function graft(cpt: number, base: number, post: number, lambda: number): number {
+  if (post === base) return cpt
+  if (lambda === 1 && cpt === base) return post
+  return cpt + Math.fround(lambda * Math.fround(post - base))
+}
