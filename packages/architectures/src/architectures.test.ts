@@ -261,6 +261,19 @@ describe('tensorProblems', () => {
   })
 })
 
+describe('fused experts', () => {
+  it('are refused with the way to split them', () => {
+    const config = mixture(DENSE.llama!)
+    const name = 'model.layers.0.mlp.experts.gate_up_proj'
+    const tensors: StateDict = new Map([[name, { dtype: 'BF16', shape: [4, 48, 16], expr: read('s', name) }]])
+    const problem = tensorProblems(familyOf(config), config, tensors).find(({ tensor }) => tensor === name)
+    expect(problem).toMatchObject({
+      code: 'unexpected-tensor',
+      next: expect.stringContaining('save_pretrained'),
+    })
+  })
+})
+
 describe('moeTarget', () => {
   it.each([
     ['llama', 'auto', 'mixtral'],
@@ -316,7 +329,6 @@ describe('moeConfig', () => {
       tie_word_embeddings: false,
       attention_bias: false,
       mlp_bias: false,
-      bos_token_id: 1,
       eos_token_id: [2, 3],
       made_by: 'us',
       rope_theta: 500000,

@@ -80,7 +80,10 @@ export interface Family {
   readonly moe: boolean
   /** Dense families: the `model_type`s of the mixtures that can hold it, the preferred one first. */
   readonly targets: readonly string[]
-  /** What a config that lacks the field means (the defaults of the family's class in transformers). */
+  /**
+   * What a config that lacks the field means (the defaults of the family's class in transformers). No token ids: transformers 5
+   * takes only written ones for generation, so writing a default out would change where a model stops.
+   */
   readonly defaults: JsonObject
   readonly window: WindowRule
   readonly qkNorm: boolean

@@ -69,12 +69,17 @@ function missing(family: Family, name: string, shape: readonly number[]): Proble
   }
 }
 
+/** What transformers 5 calls all experts of a layer in memory; its `save_pretrained` writes them one by one. */
+const FUSED = /\.experts\.(gate_up_proj|down_proj)$/
+
 function unexpected(family: Family, name: string, tensor: Tensor): Problem {
   return {
     code: 'unexpected-tensor',
     message: `A ${family.architecture} of this config has no such tensor`,
     tensor: name,
     received: `${tensor.dtype} [${tensor.shape.join(', ')}]`,
-    next: 'Remove it, or use the config.json that belongs to these weights.',
+    next: FUSED.test(name)
+      ? "Save the model with transformers' save_pretrained, which splits fused experts."
+      : 'Remove it, or use the config.json that belongs to these weights.',
   }
 }

@@ -24,8 +24,6 @@ export const llama: Family = {
     tie_word_embeddings: false,
     attention_bias: false,
     mlp_bias: false,
-    bos_token_id: 1,
-    eos_token_id: 2,
   },
   window: 'never',
   qkNorm: false,

@@ -16,8 +16,6 @@ export const mistral: Family = {
     max_position_embeddings: 131072,
     tie_word_embeddings: false,
     sliding_window: 4096,
-    bos_token_id: 1,
-    eos_token_id: 2,
   },
   window: 'always',
   qkNorm: false,
