@@ -68,11 +68,13 @@ describe('parseJson', () => {
   })
 
   it('reads what JSON.parse reads', () => {
-    const values = fc
-      .anything({ withNullPrototype: false, maxDepth: 4 })
-      .map((value) => JSON.stringify(value) ?? '0')
+    // JSON.stringify writes a double beyond 2^53 with fewer digits than it has: that is what parseJson refuses.
+    const exact = (_: string, value: unknown) =>
+      typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER ? 0 : value
+    const values = fc.anything({ maxDepth: 4 })
     fc.assert(
-      fc.property(fc.oneof(fc.json({ noUnicodeString: false }), values), (text) => {
+      fc.property(fc.oneof(fc.jsonValue({ stringUnit: 'binary' }), values), (value) => {
+        const text = JSON.stringify(value, exact) ?? '0'
         fc.pre(!/\\ud[89a-f]/i.test(text))
         expect(parseJson(text)).toEqual(JSON.parse(text))
       }),
