@@ -1,23 +1,20 @@
-import { randomBytes } from 'node:crypto'
-import { type FileHandle, lstat, mkdir, open, readdir, realpath, rename, rm, rmdir } from 'node:fs/promises'
-import { homedir } from 'node:os'
-import { basename, dirname, join, relative, resolve, sep } from 'node:path'
-import { type ByteSource, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
+import { type FileHandle, mkdir, open, rename, rm, rmdir } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { type ByteSource, ModelError, throwIfAny } from '@polygraft/tensor'
 import { isInside } from '../_names.js'
 import type { OutputFile, OutputFolder } from '../output-folder.js'
-import { fsError, systemCode } from './_fs-error.js'
+import { fsError } from './_fs-error.js'
+import { siblingName, swapIn, syncFolder } from './_replace.js'
+import {
+  type CreateOptions,
+  contains,
+  existingProblems,
+  resolveTarget,
+  targetProblems,
+} from './output-problems.js'
 
 /** Unit: bytes. */
 const COPY_BYTES = 4 * 1024 * 1024
-const NO_FOLDER_SYNC = new Set(['EISDIR', 'EPERM', 'EINVAL', 'ENOTSUP'])
-
-export interface CreateOptions {
-  /** Replace an existing folder. The old one is removed only once the new one has its name. */
-  readonly force?: boolean
-  /** Paths that are read from; the output may neither lie in one of them nor contain one. Paths that do not exist are ignored. */
-  readonly inputs?: readonly string[]
-}
-
 interface Output {
   readonly target: string
   readonly path: string
@@ -63,16 +60,6 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
   }
 }
 
-/** What `createFolder` would refuse, all of it; nothing is made. */
-export async function outputProblems(dir: string, options: CreateOptions = {}): Promise<Problem[]> {
-  return targetProblems(await resolveTarget(dir), options)
-}
-
-async function targetProblems(target: string, options: CreateOptions): Promise<Problem[]> {
-  const overlaps = await overlapProblems(target, options.inputs ?? [])
-  return [...overlaps, ...(await existingProblems(target, options.force ?? false))]
-}
-
 function folderOf(output: Output): OutputFolder {
   return {
     path: output.path,
@@ -81,86 +68,6 @@ function folderOf(output: Output): OutputFolder {
     publish: () => publish(output),
     discard: () => discard(output),
   }
-}
-
-function siblingName(target: string, mark: string): string {
-  // File systems end names at 255 bytes.
-  return `.${basename(target).slice(0, 50)}.${mark}-${process.pid}-${randomBytes(4).toString('hex')}`
-}
-
-/** `dir` with every link on the way to it followed, as far as it exists. */
-async function resolveTarget(dir: string): Promise<string> {
-  const path = resolve(dir)
-  try {
-    return await realpath(path)
-  } catch (cause) {
-    if (systemCode(cause) !== 'ENOENT') throw fsError(cause, 'The output folder cannot be made', dir)
-    return dirname(path) === path ? path : join(await resolveTarget(dirname(path)), basename(path))
-  }
-}
-
-async function overlapProblems(target: string, inputs: readonly string[]): Promise<Problem[]> {
-  const problems: Problem[] = []
-  for (const input of inputs) {
-    const path = await realpath(input).catch(() => undefined)
-    if (path === undefined || !(contains(path, target) || contains(target, path))) continue
-    problems.push({
-      code: 'overlapping-paths',
-      message: 'The output lies inside of an input, or an input inside of the output',
-      expected: 'an output folder of its own',
-      received: `${target} and ${path}`,
-    })
-  }
-  return problems
-}
-
-function contains(folder: string, path: string): boolean {
-  const between = relative(folder, path)
-  return (
-    between === '' || (between !== '..' && !between.startsWith(`..${sep}`) && resolve(between) !== between)
-  )
-}
-
-async function existingProblems(target: string, force: boolean): Promise<Problem[]> {
-  const found = await lstat(target).catch(() => undefined)
-  if (!found) return []
-  const isFolder = found.isDirectory()
-  if (!force || !isFolder)
-    return [
-      {
-        code: 'exists',
-        message: isFolder ? 'The output folder exists' : 'The output exists and is not a folder',
-        received: target,
-        next: isFolder
-          ? 'Choose another folder, or replace this one with --force.'
-          : 'Choose another folder.',
-      },
-    ]
-  const next = 'Choose another folder.'
-  if (contains(target, process.cwd()) || contains(target, homedir()))
-    return [
-      {
-        code: 'unsafe-output',
-        message: 'The output would replace the current folder or the home folder',
-        received: target,
-        next,
-      },
-    ]
-  const names = await readdir(target)
-  if (names.length > 0 && !names.some(isCheckpointFile))
-    return [
-      {
-        code: 'unsafe-output',
-        message: 'The output would replace a folder that holds no checkpoint',
-        received: `${target} with ${names.slice(0, 3).join(', ')}`,
-        next,
-      },
-    ]
-  return []
-}
-
-function isCheckpointFile(name: string): boolean {
-  return name === 'polygraft.json' || name === 'config.json' || name.endsWith('.safetensors')
 }
 
 async function createFile(output: Output, name: string, size?: number): Promise<OutputFile> {
@@ -243,54 +150,16 @@ async function guarded<T>(output: Output, name: string, run: () => Promise<T>): 
 }
 
 async function publish(output: Output): Promise<void> {
-  await guarded(output, basename(output.target), async () => {
+  const { path, target } = output
+  await guarded(output, basename(target), async () => {
     for (const name of [...output.handles.keys()]) await close(output, name)
     for (const folder of output.folders) await syncFolder(folder)
-    await (output.force ? replace(output) : moveIn(output))
+    if (!output.force) throwIfAny(await existingProblems(target, false))
+    const old = output.force ? await swapIn(path, target) : await rename(path, target)
+    output.closed = true
+    await syncFolder(dirname(target))
+    if (old !== undefined) await rm(old, { recursive: true, force: true })
   })
-}
-
-async function moveIn(output: Output): Promise<void> {
-  throwIfAny(await existingProblems(output.target, false))
-  await rename(output.path, output.target)
-  output.closed = true
-  await syncFolder(dirname(output.target))
-}
-
-/** Never without an old or a new folder that is complete: the old one steps aside, and back if the new one fails. */
-async function replace(output: Output): Promise<void> {
-  const { path, target } = output
-  const aside = join(dirname(target), siblingName(target, 'polygraft-old'))
-  const existed = await renameIfThere(target, aside)
-  try {
-    await rename(path, target)
-  } catch (error) {
-    if (existed) await rename(aside, target)
-    throw error
-  }
-  output.closed = true
-  await syncFolder(dirname(target))
-  if (existed) await rm(aside, { recursive: true, force: true })
-}
-
-async function renameIfThere(from: string, to: string): Promise<boolean> {
-  try {
-    await rename(from, to)
-    return true
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return false
-    throw error
-  }
-}
-
-/** Makes renames and new names durable. Some file systems cannot, and need not. */
-async function syncFolder(path: string): Promise<void> {
-  try {
-    const handle = await open(path, 'r')
-    await handle.sync().finally(() => handle.close())
-  } catch (error) {
-    if (!NO_FOLDER_SYNC.has(systemCode(error) ?? '')) throw error
-  }
 }
 
 async function discard(output: Output): Promise<void> {

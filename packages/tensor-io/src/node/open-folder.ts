@@ -30,10 +30,7 @@ export async function openPath(path: string): Promise<Checkpoint> {
  * @throws ModelError "missing-file"; "path-escape" with all links that leave the folder; and as `openFiles`.
  */
 export async function openFolder(path: string): Promise<Checkpoint> {
-  const root = await realpath(path).catch((cause) => {
-    throw fsError(cause, 'The folder cannot be read', path)
-  })
-  const names = (await listFiles(root, '')).sort(compareCodePoints)
+  const { root, names } = await listFolder(path)
   const used = names.filter((name) => classify(name) !== 'foreign')
   const problems: Problem[] = []
   const files = new Map<string, ByteSource>()
@@ -53,6 +50,15 @@ async function openFile(path: string): Promise<Checkpoint> {
   const found = await stat(config).catch(() => undefined)
   if (found?.isFile()) files.set(CONFIG, fileSource(config))
   return openFiles(files, path)
+}
+
+async function listFolder(path: string): Promise<{ root: string; names: string[] }> {
+  try {
+    const root = await realpath(path)
+    return { root, names: (await listFiles(root, '')).sort(compareCodePoints) }
+  } catch (cause) {
+    throw fsError(cause, 'The folder cannot be read', path)
+  }
 }
 
 async function listFiles(root: string, folder: string): Promise<string[]> {
