@@ -1,8 +1,7 @@
-import { effectiveTensors, storedExpr } from '@polygraft/delta'
 import { evaluate } from '@polygraft/engine'
 import { type Checkpoint, type Expr, type FloatDType, isFloat, numel, type Tensor } from '@polygraft/tensor'
+import { graftExpr, type TensorDelta } from './_dense-delta.js'
 import type { Step } from './_plan.js'
-import type { PairSource } from './options.js'
 
 const SAMPLES = 4096
 
@@ -22,44 +21,28 @@ export interface UngraftCount {
 
 /**
  * Takes the delta off again, on up to 4096 elements from the tensor's middle: the graft of `output` with base and post
- * swapped. What is not finite, and tensors without a delta or with moved rows, are left out.
+ * swapped, or with a stored delta's sign. What is not finite is left out, and so are tensors without a delta.
  */
 export async function countUngraft(
   output: Tensor,
-  step: Step,
-  { base, post }: PairSource,
+  { cpt, lambda }: Step,
+  delta: TensorDelta | undefined,
   sources: Checkpoint['sources'],
 ): Promise<UngraftCount> {
-  const [from, to] = [
-    effectiveTensors(base, true).get(step.dense ?? ''),
-    effectiveTensors(post, true).get(step.dense ?? ''),
-  ]
   const { dtype } = output
-  const alike = [step.cpt, from, to].every((each) => each && `${each.shape}` === `${output.shape}`)
-  if (!from || !to || !alike || !isFloat(dtype)) return { samples: 0, wrong: 0 }
-  const operands = { base: storedExpr(to, post), post: storedExpr(from, base) }
-  const whole = {
-    sources,
-    provenance: { recipe: [], skipped: [] },
-    config: {},
-    files: new Map(),
-    tensors: new Map(),
-  }
-  const back: Expr = { op: 'graft', cpt: storedExpr(output, whole), ...operands, lambda: step.lambda }
-  const cpt = storedExpr(step.cpt, whole)
-  const change: Expr = {
-    op: 'scale',
-    by: step.lambda,
-    arg: { op: 'sub', args: [operands.base, operands.post] },
-  }
-  const exprs = [
-    { op: 'cast', dtype, arg: back } as const,
-    cpt,
+  if (!delta || !isFloat(dtype)) return { samples: 0, wrong: 0 }
+  const { base, post } = delta
+  const swapped = base
+    ? graftExpr(output.expr, { base: post, post: base }, lambda)
+    : graftExpr(output.expr, delta, -lambda)
+  const difference: Expr = base ? { op: 'sub', args: [post, base] } : post
+  const operands = [
     output.expr,
-    operands.base,
-    operands.post,
-    change,
+    post,
+    ...(base ? [base] : []),
+    { op: 'scale', by: lambda, arg: difference } as const,
   ]
+  const exprs: Expr[] = [{ op: 'cast', dtype, arg: swapped }, cpt.expr, ...operands]
   const columns = await Promise.all(exprs.map((expr) => sample(expr, output, sources)))
   const [reversed, original] = [columns[0]!, columns[1]!]
   let samples = 0

@@ -1,0 +1,201 @@
+import { denseName, expectedTensors, familyOf, moeConfig, moeTarget, roleOf } from '@polygraft/architectures'
+import { evaluate } from '@polygraft/engine'
+import {
+  type ByteSource,
+  type Checkpoint,
+  type FloatDType,
+  type JsonObject,
+  literal,
+  numel,
+  type Tensor,
+} from '@polygraft/tensor'
+import { formatIndex, layoutShards, openFiles } from '@polygraft/tensor-io'
+
+/** Changes the stored bytes of a tensor in place. */
+export type Edit = (name: string, bytes: Uint8Array, dtype: FloatDType) => void
+
+export interface StoreOptions {
+  readonly edit?: Edit
+  readonly config?: JsonObject
+  readonly files?: Readonly<Record<string, string>>
+  /** Default: one file. */
+  readonly maxShardBytes?: number
+}
+
+const SIZES = {
+  vocab_size: 10,
+  hidden_size: 8,
+  intermediate_size: 6,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 4,
+}
+
+/** A dense model at a tiny size with random weights of ordinary magnitude, held in memory in the files' format. */
+export function denseModel(
+  modelType: string,
+  seed: number,
+  {
+    config = {},
+    files = {},
+    dtype = 'BF16',
+  }: Omit<StoreOptions, 'edit'> & { readonly dtype?: FloatDType } = {},
+): Promise<Checkpoint> {
+  const whole: JsonObject = { model_type: modelType, torch_dtype: 'bfloat16', ...SIZES, ...config }
+  const shapes = expectedTensors(familyOf(whole), whole)
+  const tensors = [...shapes].map(([name, shape]): [string, Tensor] => [
+    name,
+    { dtype, shape, expr: NOTHING },
+  ])
+  return store(
+    {
+      config: whole,
+      tensors: new Map(tensors),
+      files: new Map(),
+      sources: new Map(),
+      provenance: { recipe: [], skipped: [] },
+    },
+    { files, edit: draw(seed) },
+  )
+}
+
+const NOTHING = literal(new Float32Array(0))
+
+/** Writes a checkpoint into memory and opens it again. */
+export async function store(checkpoint: Checkpoint, options: StoreOptions = {}): Promise<Checkpoint> {
+  const { edit, maxShardBytes = Number.POSITIVE_INFINITY, config = checkpoint.config } = options
+  const layouts = layoutShards(checkpoint.tensors, maxShardBytes)
+  const files = new Map<string, ByteSource>(checkpoint.files)
+  for (const { file, header, tensors, size } of layouts) {
+    const bytes = new Uint8Array(size)
+    bytes.set(header)
+    for (const [name, { begin, end }] of tensors) {
+      const part = bytes.subarray(begin, end)
+      const tensor = checkpoint.tensors.get(name)!
+      if (tensor.expr !== NOTHING) part.set(await evaluate(tensor, checkpoint.sources))
+      edit?.(name, part, tensor.dtype as FloatDType)
+    }
+    files.set(file, new Blob([bytes]))
+  }
+  const { recipe, skipped, experts } = checkpoint.provenance
+  const manifest = { polygraft: { version: '0' }, recipe, skipped, ...(experts ? { experts } : {}) }
+  const texts = {
+    'config.json': JSON.stringify(config),
+    'polygraft.json': JSON.stringify(manifest),
+    ...(layouts.length > 1 ? { 'model.safetensors.index.json': formatIndex(layouts) } : {}),
+    ...options.files,
+  }
+  for (const [name, text] of Object.entries(texts)) files.set(name, new Blob([text]))
+  return openFiles(files, 'memory')
+}
+
+/** A symbolic mixture of `experts` copies of `dense`, its routers drawn by name and seed. */
+export function mixtureOf(dense: Checkpoint, experts: number, seed = 0): Checkpoint {
+  const family = familyOf(dense.config)
+  const target = moeTarget(family, dense.config)
+  const config = moeConfig(dense.config, target, { numExperts: experts, topK: Math.min(2, experts) })
+  const tensors = [...expectedTensors(target, config)].map(([name, shape]): [string, Tensor] => {
+    const origin = denseName(target, family, name)
+    if (origin !== undefined) return [name, dense.tensors.get(origin)!]
+    if (roleOf(target, name).group !== 'router')
+      return [name, { dtype: 'BF16', shape, expr: literal(new Float32Array(numel(shape))) }]
+    const expr = { op: 'random', distribution: 'normal', scale: 0.5, seed, name } as const
+    return [name, { dtype: 'BF16', shape, expr }]
+  })
+  const step = { op: 'upcycle', inputs: { base: [...dense.sources.keys()][0]! }, experts }
+  return { ...dense, config, tensors: new Map(tensors), provenance: { recipe: [step], skipped: [] } }
+}
+
+/** Fraction bits, and a range of biased exponents around 1, by dtype. */
+const FORMATS: Readonly<Record<FloatDType, { fraction: number; exponent: number; bytes: number }>> = {
+  BF16: { fraction: 7, exponent: 120, bytes: 2 },
+  F16: { fraction: 10, exponent: 8, bytes: 2 },
+  F32: { fraction: 23, exponent: 120, bytes: 4 },
+  F64: { fraction: 52, exponent: 1016, bytes: 8 },
+}
+
+/** Random values of magnitudes from 2^-7 to 2^1. */
+export function draw(seed: number): Edit {
+  return (name, bytes, dtype) => {
+    const { fraction, exponent, bytes: width } = FORMATS[dtype]
+    const random = randomOf(seed, name)
+    eachElement(bytes, width, () => {
+      const magnitude = ((exponent + (random() % 8)) * 2 ** fraction) % 2 ** (8 * width - 1)
+      return (random() % 2) * 2 ** (8 * width - 1) + magnitude + (random() % 2 ** Math.min(fraction, 30))
+    })
+  }
+}
+
+/** Changes about `share` of the elements of tensors that `wanted` picks, by a few per cent and in sign at times. */
+export function perturb(seed: number, share: number, wanted: (name: string) => boolean = () => true): Edit {
+  return (name, bytes, dtype) => {
+    if (!wanted(name)) return
+    const { fraction, bytes: width } = FORMATS[dtype]
+    const random = randomOf(seed, name)
+    eachElement(bytes, width, (bits) => {
+      if (random() % 1000 >= share * 1000) return bits
+      const low = 2 ** Math.min(fraction, 20)
+      return bits - (bits % low) + (random() % low)
+    })
+  }
+}
+
+function eachElement(bytes: Uint8Array, width: number, change: (bits: number) => number): void {
+  if (width > 4) throw new Error('no 64-bit elements here')
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  for (let at = 0; at < bytes.length; at += width) {
+    if (width === 2) view.setUint16(at, change(view.getUint16(at, true)), true)
+    else view.setUint32(at, change(view.getUint32(at, true)), true)
+  }
+}
+
+/** Whole numbers from 0 to 2^31 - 2, different for each name. */
+function randomOf(seed: number, name: string): () => number {
+  let state = (seed * 7919 + 12345) % 2147483647
+  for (const letter of name) state = (state * 31 + letter.charCodeAt(0)) % 2147483647
+  state = Math.max(1, state)
+  return () => {
+    state = (state * 16807) % 2147483647
+    return state
+  }
+}
+
+/** The stored bytes of a tensor. */
+export function bytesOf(checkpoint: Checkpoint, name: string): Promise<Uint8Array> {
+  return evaluate(checkpoint.tensors.get(name)!, checkpoint.sources)
+}
+
+/** Every tensor's dtype, shape and bytes, for comparing whole checkpoints. */
+export async function contentOf(checkpoint: Checkpoint): Promise<Record<string, string>> {
+  const content: Record<string, string> = {}
+  for (const [name, { dtype, shape }] of checkpoint.tensors)
+    content[name] = `${dtype} [${shape}] ${Buffer.from(await bytesOf(checkpoint, name)).toString('hex')}`
+  return content
+}
+
+/** The values of a tensor, as it is stored. */
+export async function valuesOf(checkpoint: Checkpoint, name: string): Promise<Float32Array> {
+  const { shape, dtype, expr } = checkpoint.tensors.get(name)!
+  const stored = { op: 'cast', dtype: dtype as FloatDType, arg: expr } as const
+  const bytes = await evaluate({ dtype: 'F32', shape, expr: stored }, checkpoint.sources)
+  return new Float32Array(bytes.buffer)
+}
+
+export const tokenizer = (...tokens: (string | undefined)[]) => ({
+  'tokenizer.json': JSON.stringify({
+    model: {
+      vocab: Object.fromEntries(tokens.flatMap((token, id) => (token === undefined ? [] : [[token, id]]))),
+    },
+  }),
+})
+
+/** An F32 value to the nearest BF16, ties to even. */
+export function roundToBf16(value: number): number {
+  const view = new DataView(new ArrayBuffer(4))
+  view.setFloat32(0, value)
+  const bits = view.getUint32(0)
+  view.setUint32(0, bits + 0x7fff + ((bits >>> 16) & 1))
+  view.setUint16(2, 0)
+  return view.getFloat32(0)
+}
