@@ -9,11 +9,13 @@ export interface OutputFile {
 
 /** A folder that appears under its own name complete, or not at all. */
 export interface OutputFolder {
-  /** The temporary folder beside the final one. */
-  readonly path: string
+  /** The temporary folder beside the final one, where it is on a local file system. */
+  readonly path?: string
   /** @param size Final size in bytes, if known. */
   createFile(name: string, size?: number): Promise<OutputFile>
   writeFile(name: string, data: Uint8Array | string | ByteSource): Promise<void>
+  /** What has been written to a file, for reading it back. */
+  read(name: string): Promise<ByteSource>
   /** Flushes everything and renames the folder to its final name. */
   publish(): Promise<void>
   /** Removes everything. Does nothing after `publish` or a second time. */

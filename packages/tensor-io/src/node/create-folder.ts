@@ -5,6 +5,7 @@ import { isInside } from '../_names.js'
 import type { OutputFile, OutputFolder } from '../output-folder.js'
 import { fsError } from './_fs-error.js'
 import { siblingName, swapIn, syncFolder } from './_replace.js'
+import { fileSource } from './file-source.js'
 import {
   type CreateOptions,
   contains,
@@ -36,7 +37,7 @@ interface Output {
  * A full disk discards the output before the error ("disk-full") is thrown.
  * @throws ModelError "exists", "overlapping-paths", "unsafe-output", "io".
  */
-export async function createFolder(dir: string, options: CreateOptions = {}): Promise<OutputFolder> {
+export async function createFolder(dir: string, options: CreateOptions = {}): Promise<LocalFolder> {
   const target = await resolveTarget(dir)
   throwIfAny(await targetProblems(target, options))
   const parent = dirname(target)
@@ -60,11 +61,12 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
   }
 }
 
-function folderOf(output: Output): OutputFolder {
+function folderOf(output: Output): LocalFolder {
   return {
     path: output.path,
     createFile: (name, size) => createFile(output, name, size),
     writeFile: (name, data) => writeFile(output, name, data),
+    read: async (name) => fileSource(join(output.path, name)),
     publish: () => publish(output),
     discard: () => discard(output),
   }
