@@ -44,7 +44,7 @@ export function createFrozenTally(
       }
       counts.set(step.name, count)
       count.elements += tile.end - tile.begin
-      countFrozen(count, DTYPE_BITS[want.dtype] / 8, c, b, i, found)
+      countFrozen(count, DTYPE_BITS[want.dtype] / 8, [c, b, i, found])
     },
     check: () => ('delta' in settings ? NOT_CLAIMED : frozenCheck(counts)),
   }
@@ -60,29 +60,37 @@ function isAlike(a: Tensor, b: Tensor): boolean {
   return a.dtype === b.dtype && `${a.shape}` === `${b.shape}`
 }
 
-/** Elements of `width` bytes each, little-endian. */
+/** Elements of `width` bytes each. */
 function countFrozen(
   count: Count,
   width: number,
-  cpt: Uint8Array,
-  base: Uint8Array,
-  post: Uint8Array,
-  found: Uint8Array,
-): void {
-  const same = (a: Uint8Array, b: Uint8Array, at: number) => {
-    for (let k = at; k < at + width; k++) if (a[k] !== b[k]) return false
-    return true
-  }
+  tiles: readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array],
+) {
+  const [cpt, base, post, found] = tiles.map((bytes) => wordsOf(bytes, width)) as [Words, Words, Words, Words]
+  const [zero, minusZero] = ZEROS[width]!
   // Zeros of either sign are equal to the arithmetic, which then passes on cpt's.
-  const isZero = (a: Uint8Array, at: number) => {
-    for (let k = at; k < at + width - 1; k++) if (a[k] !== 0) return false
-    return (a[at + width - 1]! & 0x7f) === 0
-  }
-  for (let at = 0; at < cpt.length; at += width) {
-    if (!same(cpt, base, at)) continue
+  const isZero = (word: number | bigint) => word === zero || word === minusZero
+  for (let at = 0; at < cpt.length; at++) {
+    if (cpt[at] !== base[at]) continue
     count.frozen++
-    if (!same(found, post, at) && !(isZero(found, at) && isZero(post, at))) count.wrong++
+    if (found[at] !== post[at] && !(isZero(found[at]!) && isZero(post[at]!))) count.wrong++
   }
+}
+
+type Words = ArrayLike<number> | ArrayLike<bigint>
+
+/** The bits of 0 and -0 by the bytes of an element. */
+const ZEROS: Readonly<Record<number, readonly [number | bigint, number | bigint]>> = {
+  2: [0, 0x8000],
+  4: [0, 0x80000000],
+  8: [0n, 0x8000000000000000n],
+}
+
+/** The elements of a tile as whole numbers; tiles begin with their buffer. */
+function wordsOf({ buffer, byteLength }: Uint8Array, width: number): Words {
+  if (width === 2) return new Uint16Array(buffer, 0, byteLength / 2)
+  if (width === 4) return new Uint32Array(buffer, 0, byteLength / 4)
+  return new BigUint64Array(buffer, 0, byteLength / 8)
 }
 
 function frozenCheck(counts: ReadonlyMap<string, Count>): Check {
