@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds both Python environments beside this file: .venv-v5 and .venv-v4. Quick when they are up to date.
+# Builds the Python environments beside this file, .venv-v5 and .venv-v4, or only the one named. Quick when they are
+# up to date.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -16,7 +17,8 @@ quietly() {
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-for major in v5 v4; do
+[ $# -gt 0 ] || set -- v5 v4
+for major in "$@"; do
   environment=.venv-$major requirements=requirements-$major.txt
   cmp -s "$requirements" "$environment/built-from.txt" && continue
   torch=$(grep '^torch==' "$requirements")

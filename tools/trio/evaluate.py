@@ -11,12 +11,14 @@ import json
 
 import torch
 import torch.nn.functional as F
+import transformers
 from transformers import AutoModelForCausalLM
 
 from heldout import draw
 from tokenizer import token_ids
 from world import INSTRUCTION_TASKS, NEW, ORIGINAL, World
 
+transformers.utils.logging.disable_progress_bar()
 IDS = token_ids()
 GROUPS = {"O": ORIGINAL, "N": NEW}
 

@@ -6,6 +6,7 @@ B batch, T tokens, E experts, V vocabulary.
 """
 
 import argparse
+import json
 import math
 import os
 import random
@@ -13,11 +14,13 @@ import time
 
 import torch
 import torch.nn.functional as F
+import transformers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MixtralForCausalLM
 
 from tokenizer import build_tokenizer, token_ids
 from world import DOCUMENT, INSTRUCTION_TASKS, NEW, ORIGINAL, World, chat
 
+transformers.utils.logging.disable_progress_bar()
 IDS = token_ids()
 PAD, EOS, END = IDS["<pad>"], IDS["<eos>"], IDS["<end>"]
 IGNORED = -100  # the label that a loss skips
@@ -170,6 +173,20 @@ def train_cpt(world, upcycled, out, steps, review_steps):
     train_only(is_router)
     fit(model, "review", review_steps, 1e-2, review)
     save(model, out, instruct=False, max_shard_size="600KB")
+    trained = {"op": "train", "by": "tools/trio/train.py", "steps": steps, "reviewSteps": review_steps}
+    carry_provenance(upcycled, out, trained)
+
+
+def carry_provenance(source, out, step):
+    """What stays true of the upcycled checkpoint's polygraft.json after training: the steps so far and the experts'
+    languages. Not the digests of its files. A trainer that does not do this loses the labels, and nothing else."""
+    with open(f"{source}/polygraft.json") as file:
+        manifest = json.load(file)
+    kept = {key: manifest[key] for key in ("polygraft", "recipe", "experts", "skipped") if key in manifest}
+    kept["recipe"] = [*kept["recipe"], step]
+    with open(f"{out}/polygraft.json", "w") as file:
+        json.dump(kept, file, indent=2)
+        file.write("\n")
 
 
 def save(model, out, instruct, **options):
