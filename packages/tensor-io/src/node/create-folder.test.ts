@@ -211,10 +211,14 @@ describe('inputs', () => {
   })
 })
 
+function system(command: string, ...args: string[]): void {
+  execFileSync(command, args, { stdio: 'ignore' })
+}
+
 /** A file system of 1 MiB, if this process may mount one. */
 function mountSmall(dir: string): boolean {
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', dir], { stdio: 'ignore' })
+    system('mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', dir)
     return true
   } catch {
     return false
@@ -242,7 +246,7 @@ describe('a full disk', () => {
       await small.close()
       await folder.discard()
     } finally {
-      execFileSync('umount', ['-l', disk])
+      system('umount', '-l', disk)
     }
   })
 })

@@ -14,8 +14,13 @@ import {
   targetProblems,
 } from './output-problems.js'
 
+/** The system writes less than 2 GiB at once. Unit: bytes. */
+const MAX_CALL_BYTES = 2 ** 30
 /** Unit: bytes. */
 const COPY_BYTES = 4 * 1024 * 1024
+/** An output folder of this machine. */
+export type LocalFolder = OutputFolder & { readonly path: string }
+
 interface Output {
   readonly target: string
   readonly path: string
@@ -76,7 +81,7 @@ async function createFile(output: Output, name: string, size?: number): Promise<
   if (!isInside(name))
     throw new ModelError({
       code: 'path-escape',
-      message: 'A file leaves the output folder',
+      message: 'A file name leaves the output folder, or not every system knows such names',
       received: JSON.stringify(name),
     })
   return guarded(output, name, async () => {
@@ -96,8 +101,10 @@ async function createFile(output: Output, name: string, size?: number): Promise<
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten
+  for (let done = 0; done < bytes.length; ) {
+    const length = Math.min(bytes.length - done, MAX_CALL_BYTES)
+    done += (await handle.write(bytes, done, length, position + done)).bytesWritten
+  }
 }
 
 async function close(output: Output, name: string): Promise<void> {

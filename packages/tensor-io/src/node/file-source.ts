@@ -3,6 +3,9 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { type ByteSource, ModelError } from '@polygraft/tensor'
 import { fsError } from './_fs-error.js'
 
+/** The system reads less than 2 GiB at once. Unit: bytes. */
+const MAX_CALL_BYTES = 2 ** 30
+
 /** A local file as a ByteSource. `path` lets a thread open it for itself. */
 export type FileSource = ByteSource & { readonly path: string }
 
@@ -72,7 +75,8 @@ async function openUnchanged({ path, state }: OpenFile): Promise<FileHandle> {
 
 async function fill(handle: FileHandle, bytes: Uint8Array, begin: number, path: string): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, begin + done)
+    const length = Math.min(bytes.length - done, MAX_CALL_BYTES)
+    const { bytesRead } = await handle.read(bytes, done, length, begin + done)
     if (bytesRead === 0)
       throw new ModelError({
         code: 'truncated',
