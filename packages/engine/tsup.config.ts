@@ -1,9 +1,10 @@
 import { defineConfig } from 'tsup'
 
+// The thread's entry is a file of its own: `run-threads.ts` starts it by its place beside the rest.
 export default defineConfig({
-  entry: ['src/index.ts'],
+  entry: { index: 'src/index.ts', worker: 'src/node/worker.ts' },
   format: 'esm',
-  dts: true,
+  dts: { entry: { index: 'src/index.ts' } },
   clean: true,
   sourcemap: true,
 })

@@ -1,5 +1,19 @@
-import { type Manifest, type Plan, planCheckpoint, writeCheckpoint } from '@polygraft/engine'
-import { type Checkpoint, formatProblem, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
+import {
+  type Manifest,
+  type Plan,
+  type PlanOptions,
+  planCheckpoint,
+  writeCheckpoint,
+} from '@polygraft/engine'
+import {
+  byteSize,
+  type Checkpoint,
+  formatProblem,
+  ModelError,
+  numel,
+  type Problem,
+  throwIfAny,
+} from '@polygraft/tensor'
 import { createFolder, freeBytes, outputProblems } from '@polygraft/tensor-io/node'
 import { version } from '../package.json'
 import { formatBytes, formatCount } from './format.js'
@@ -10,6 +24,7 @@ export interface WriteArguments {
   readonly out: string
   readonly maxShardSize: number
   readonly memory: number
+  readonly threads: number
   readonly force?: boolean
   readonly dryRun?: boolean
 }
@@ -46,7 +61,7 @@ export async function writeOutput(
   job: Pick<Job, 'label' | 'inputs'>,
   args: WriteArguments,
 ): Promise<{ manifest: Manifest; plan: Plan }> {
-  const limits = { maxShardBytes: args.maxShardSize, memoryBytes: args.memory }
+  const limits = limitsOf(checkpoint, args)
   const plan = planCheckpoint(checkpoint, limits)
   throwIfAny(await placeProblems(job, args, plan))
   const folder = await createFolder(args.out, { force: args.force ?? false, inputs: job.inputs })
@@ -74,12 +89,28 @@ export async function writeOutput(
   }
 }
 
+// Starting threads takes longer than writing this much.
+const MIN_THREADED_BYTES = 64 * 2 ** 20
+
+function limitsOf({ tensors }: Checkpoint, { maxShardSize, memory, threads }: WriteArguments): PlanOptions {
+  const bytes = [...tensors.values()].reduce(
+    (sum, { dtype, shape }) => sum + byteSize(dtype, numel(shape)),
+    0,
+  )
+  return {
+    maxShardBytes: maxShardSize,
+    memoryBytes: memory,
+    threads: bytes < MIN_THREADED_BYTES ? 0 : threads,
+  }
+}
+
 async function dryRun(terminal: Terminal, job: Job, args: WriteArguments): Promise<void> {
   const problems = [...job.problems]
   let plan: Plan | undefined
   if (problems.length === 0) {
     try {
-      plan = planCheckpoint(job.build(), { maxShardBytes: args.maxShardSize, memoryBytes: args.memory })
+      const checkpoint = job.build()
+      plan = planCheckpoint(checkpoint, limitsOf(checkpoint, args))
     } catch (error) {
       if (!(error instanceof ModelError)) throw error
       problems.push(...error.problems)

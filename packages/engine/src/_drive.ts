@@ -6,7 +6,11 @@ export async function drive(work: Generator<ReadRequest, void, void>): Promise<v
   for (let step = work.next(); !step.done; step = work.next()) await readInto(step.value)
 }
 
-async function readInto({ file, bytes, begin, out }: ReadRequest): Promise<void> {
+/**
+ * Fills a request.
+ * @throws ModelError 'truncated'.
+ */
+export async function readInto({ file, bytes, begin, out }: ReadRequest): Promise<void> {
   const got = new Uint8Array(await bytes.slice(begin, begin + out.length).arrayBuffer())
   if (got.length !== out.length)
     throw new ModelError({

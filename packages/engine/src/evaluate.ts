@@ -1,4 +1,4 @@
-import { buildKernel, type Kernel, type KernelExpr } from '@polygraft/kernels'
+import { buildKernel, type Kernel, type KernelExpr, type TileKernel } from '@polygraft/kernels'
 import {
   type ByteSource,
   byteSize,
@@ -8,6 +8,7 @@ import {
   isFloat,
   type Source,
   type SourceId,
+  type Tensor,
 } from '@polygraft/tensor'
 import { type KernelPool, type Kernels, kernelPool } from './_kernel-pool.js'
 import { fillLiteral, fillRandom, rowCuts } from './_leaves.js'
@@ -41,16 +42,22 @@ export interface Evaluator {
     out: Uint8Array,
     counts?: GraftCounts,
   ): Generator<ReadRequest, void, void>
+  /**
+   * Elements [begin, begin + count) of each tensor of a group (see `groupTensors`), which share their operands: those
+   * are read, and what several tensors have in common is computed, once. The views returned hold until the next call.
+   * @param counts one for each tensor.
+   */
+  tile(
+    group: readonly Tensor[],
+    begin: number,
+    count: number,
+    counts: readonly GraftCounts[],
+  ): Generator<ReadRequest, readonly Uint8Array[], void>
 }
 
-interface Elementwise {
-  /** Operands that are not elementwise themselves, each once. */
-  readonly leaves: readonly { readonly expr: Expr; readonly dtype: FloatDType }[]
-  readonly root: KernelExpr
-}
-
+/** Operands that are not elementwise themselves, each once, and the kernel over them. */
 interface Compiled {
-  readonly leaves: Elementwise['leaves']
+  readonly leaves: readonly { readonly expr: Expr; readonly dtype: FloatDType }[]
   readonly kernel: Kernel
 }
 
@@ -65,6 +72,8 @@ export function createEvaluator(
 ): Evaluator {
   const pool: KernelPool = kernelPool(kernels, maxElements)
   const compiled = new WeakMap<Expr, Map<FloatDType, Compiled>>()
+  const compiledGroups = new WeakMap<readonly Tensor[], Compiled>()
+  const scratch = new Uint8Array(maxElements * 8)
 
   function* fill(
     expr: Expr,
@@ -135,42 +144,82 @@ export function createEvaluator(
     out: Uint8Array,
     counts?: GraftCounts,
   ): Generator<ReadRequest, void, void> {
-    const { leaves, kernel } = compiledFor(expr, dtype)
+    const compiledExpr = compiledFor(expr, dtype)
+    const tile = yield* run(compiledExpr, begin, count, counts ? [counts] : [])
+    out.set(tile.outputs[0]!.subarray(0, byteSize(dtype, count)))
+    pool.give(compiledExpr.kernel, tile)
+  }
+
+  /** Fills the kernel's inputs and runs it. The tile is the caller's to give back. */
+  function* run(
+    { leaves, kernel }: Compiled,
+    begin: number,
+    count: number,
+    counts: readonly GraftCounts[],
+  ): Generator<ReadRequest, TileKernel, void> {
     const tile = pool.take(kernel)
     for (const [i, leaf] of leaves.entries())
       yield* fill(leaf.expr, leaf.dtype, begin, count, tile.inputs[i]!)
     const counted = tile.run(count, kernel.scalars)
-    out.set(tile.outputs[0]!.subarray(0, byteSize(dtype, count)))
-    pool.give(kernel, tile)
-    if (counts) {
-      counts.changed += counted.changed
-      counts.swallowed += counted.swallowed
+    for (const [i, sum] of counts.entries()) {
+      sum.changed += counted.outputs[i]!.changed
+      sum.swallowed += counted.outputs[i]!.swallowed
     }
+    return tile
+  }
+
+  function* tile(
+    group: readonly Tensor[],
+    begin: number,
+    count: number,
+    counts: readonly GraftCounts[],
+  ): Generator<ReadRequest, readonly Uint8Array[], void> {
+    const { dtype, expr } = group[0]!
+    if (!isElementwise(expr)) {
+      // Tensors that are not arithmetic share a group only when they are the same stored tensor.
+      const bytes = scratch.subarray(0, byteSize(dtype, count))
+      yield* fill(expr, dtype, begin, count, bytes, counts[0])
+      return group.map(() => bytes)
+    }
+    const compiledGroup = compiledGroups.get(group) ?? compile(group)
+    compiledGroups.set(group, compiledGroup)
+    const computed = yield* run(compiledGroup, begin, count, counts)
+    pool.give(compiledGroup.kernel, computed)
+    return computed.outputs.map((bytes, i) => bytes.subarray(0, byteSize(group[i]!.dtype, count)))
   }
 
   function compiledFor(expr: Expr, dtype: FloatDType): Compiled {
     const byDType = compiled.get(expr) ?? new Map<FloatDType, Compiled>()
     compiled.set(expr, byDType)
-    const found = byDType.get(dtype)
-    if (found) return found
-    const { root, leaves } = splitElementwise(expr, dtype === 'F64' ? 'F64' : 'F32', sources)
-    const kernel = buildKernel(
-      leaves.map((leaf) => leaf.dtype),
-      [{ expr: root, dtype }],
+    const made = byDType.get(dtype) ?? compile([{ expr, dtype }])
+    byDType.set(dtype, made)
+    return made
+  }
+
+  function compile(outputs: readonly Pick<Tensor, 'expr' | 'dtype'>[]): Compiled {
+    const wide = outputs.some(({ dtype }) => dtype === 'F64') ? 'F64' : 'F32'
+    const { roots, leaves } = splitElementwise(
+      outputs.map(({ expr }) => expr),
+      wide,
+      sources,
     )
-    byDType.set(dtype, { leaves, kernel })
+    const inputs = leaves.map((leaf) => leaf.dtype)
+    const kernel = buildKernel(
+      inputs,
+      roots.map((expr, i) => ({ expr, dtype: outputs[i]!.dtype as FloatDType })),
+    )
     return { leaves, kernel }
   }
 
-  return { fill }
+  return { fill, tile }
 }
 
-/** The elementwise part of `expr` down to its leaves; a leaf that lies in files keeps its dtype, others are `wide`. */
+/** The elementwise part of `exprs` down to their leaves; a leaf that lies in files keeps its dtype, others are `wide`. */
 function splitElementwise(
-  expr: Expr,
+  exprs: readonly Expr[],
   wide: 'F32' | 'F64',
   sources: ReadonlyMap<SourceId, Source>,
-): Elementwise {
+): { roots: KernelExpr[]; leaves: Compiled['leaves'] } {
   const leaves: { expr: Expr; dtype: FloatDType }[] = []
   const known = new Map<Expr | string, KernelExpr>()
 
@@ -203,7 +252,11 @@ function splitElementwise(
         return leaf(e)
     }
   }
-  return { root: visit(expr), leaves }
+  return { roots: exprs.map(visit), leaves }
+}
+
+function isElementwise({ op }: Expr): boolean {
+  return op !== 'read' && op !== 'rows' && op !== 'concat' && op !== 'random' && op !== 'literal'
 }
 
 function part(out: Uint8Array, dtype: DType, begin: number, count: number): Uint8Array {

@@ -8,9 +8,11 @@ import {
   type Problem,
   type Source,
   type SourceId,
+  type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
 import { layoutShards, type ShardLayout } from '@polygraft/tensor-io'
+import { MAX_TILE_BYTES, MIN_TILE_BYTES, planTasks, type TaskList } from './tasks.js'
 import { storedDType, tensorProblems } from './validate.js'
 
 /** Default size at which a new shard begins, in bytes; 5 GB as in transformers. */
@@ -18,17 +20,17 @@ export const DEFAULT_MAX_SHARD_BYTES = 5e9
 /** Default bound on memory, in bytes. */
 export const DEFAULT_MEMORY_BYTES = 512 * 2 ** 20
 
-// What a Node process takes before the first tile, measured with an empty checkpoint and rounded up.
+// What a Node process takes before the first tile, and a thread on top, measured with an empty checkpoint and rounded up.
 const RUNTIME_BYTES = 96 * 2 ** 20
-const MAX_TILE_ELEMENTS = 256 * 1024
-// Tiles begin on whole bytes for every dtype, on whole SIMD steps, and are worth a read.
-const MIN_TILE_ELEMENTS = 1024
+const THREAD_BYTES = 32 * 2 ** 20
 
 export interface PlanOptions {
   /** A shard is closed before a tensor that would take it past this size. Unit: bytes. */
   readonly maxShardBytes?: number
   /** Unit: bytes, of the whole process. */
   readonly memoryBytes?: number
+  /** Threads that will compute, 0 for none beside the caller's. Default 0. */
+  readonly threads?: number
 }
 
 /** What evaluating a checkpoint will take, known before a byte moves. Plain data. */
@@ -42,7 +44,8 @@ export interface Plan {
   readonly bytesWritten: number
   /** Upper estimate of the process's memory, in bytes. */
   readonly peakBytes: number
-  readonly tileElements: number
+  readonly threads: number
+  readonly work: TaskList
 }
 
 /**
@@ -53,15 +56,19 @@ export function planCheckpoint(checkpoint: Checkpoint, options: PlanOptions = {}
   throwIfAny(checkpointProblems(checkpoint))
   const { tensors, sources } = checkpoint
   const shards = layoutShards(tensors, options.maxShardBytes ?? DEFAULT_MAX_SHARD_BYTES)
-  const { tileElements, peakBytes } = chooseTile(checkpoint, options.memoryBytes ?? DEFAULT_MEMORY_BYTES)
+  const threads = options.threads ?? 0
+  const budget = tileBudget(checkpoint, threads, options.memoryBytes ?? DEFAULT_MEMORY_BYTES)
+  const work = planTasks(checkpoint, shards, budget.tileBytes)
   let parameters = 0
   let bytesRead = 0
-  for (const { shape, expr } of tensors.values()) {
-    parameters += numel(shape)
-    bytesRead += bytesReadBy(expr, numel(shape), sources)
-  }
+  for (const { shape } of tensors.values()) parameters += numel(shape)
+  for (const { names } of work.groups)
+    bytesRead += bytesReadBy(
+      names.map((name) => tensors.get(name)!),
+      sources,
+    )
   const bytesWritten = shards.reduce((sum, shard) => sum + shard.size, 0)
-  return { shards, parameters, bytesRead, bytesWritten, peakBytes, tileElements }
+  return { shards, parameters, bytesRead, bytesWritten, peakBytes: budget.peakBytes, threads, work }
 }
 
 /** Everything that keeps `checkpoint` from being evaluated, for all tensors. */
@@ -69,35 +76,31 @@ export function checkpointProblems(checkpoint: Checkpoint): Problem[] {
   return [...checkpoint.tensors].flatMap(([name, tensor]) => tensorProblems(name, tensor, checkpoint.sources))
 }
 
-function chooseTile(
-  checkpoint: Checkpoint,
+/** Bytes that the tiles of one thread may take, and the process's peak with that. */
+function tileBudget(
+  { sources, tensors }: Checkpoint,
+  threads: number,
   memoryBytes: number,
-): { tileElements: number; peakBytes: number } {
-  // Metadata of inputs and output lives in maps and header strings: about 1 kB a tensor each.
-  const stored = [...checkpoint.sources.values()].reduce((sum, source) => sum + source.tensors.size, 0)
-  const fixed = RUNTIME_BYTES + 1024 * (stored + checkpoint.tensors.size)
-  let perElement = 16
-  for (const { expr } of checkpoint.tensors.values()) perElement = Math.max(perElement, bufferBytes(expr) + 8)
-  const room = Math.floor((memoryBytes - fixed) / perElement)
-  const tileElements = Math.min(MAX_TILE_ELEMENTS, room - (room % MIN_TILE_ELEMENTS))
-  if (tileElements < MIN_TILE_ELEMENTS)
+): { tileBytes: number; peakBytes: number } {
+  // Metadata of inputs and output lives in maps and header strings, in each thread: about 1 kB a tensor.
+  const stored = [...sources.values()].reduce((sum, source) => sum + source.tensors.size, 0)
+  const metadata = 1024 * (stored + tensors.size)
+  const fixed = RUNTIME_BYTES + metadata + threads * (THREAD_BYTES + metadata)
+  const users = Math.max(1, threads)
+  const tileBytes = Math.min(MAX_TILE_BYTES, Math.floor((memoryBytes - fixed) / users))
+  if (tileBytes < MIN_TILE_BYTES)
     throw new ModelError({
       code: 'memory-budget',
       message: 'The memory budget does not hold one tile',
-      expected: `at least ${Math.ceil((fixed + perElement * MIN_TILE_ELEMENTS) / 2 ** 20)} MiB`,
+      expected: `at least ${Math.ceil((fixed + users * MIN_TILE_BYTES) / 2 ** 20)} MiB for ${threads} threads`,
       received: `${Math.floor(memoryBytes / 2 ** 20)} MiB`,
-      next: 'Raise the memory budget.',
+      next: 'Raise the memory budget, or take fewer threads.',
     })
-  return { tileElements, peakBytes: fixed + perElement * tileElements }
+  return { tileBytes, peakBytes: fixed + users * tileBytes }
 }
 
-/** Upper bound on the buffers that one element of `expr` holds while it is computed, 8 bytes each. */
-function bufferBytes(expr: Expr): number {
-  return operands(expr).reduce((sum, operand) => sum + bufferBytes(operand), 8)
-}
-
-/** Bytes of `count` elements of `expr`; a tensor that occurs twice in elementwise arithmetic is read once. */
-function bytesReadBy(expr: Expr, count: number, sources: ReadonlyMap<SourceId, Source>): number {
+/** Bytes that a group of tensors reads; a tensor that occurs twice in elementwise arithmetic is read once. */
+function bytesReadBy(group: readonly Tensor[], sources: ReadonlyMap<SourceId, Source>): number {
   const seen = new Set<string>()
   const visit = (e: Expr, n: number): number => {
     if (e.op === 'read') {
@@ -106,10 +109,11 @@ function bytesReadBy(expr: Expr, count: number, sources: ReadonlyMap<SourceId, S
       seen.add(key)
       return byteSize(storedDType(e, sources)!, n)
     }
-    if (e.op === 'concat')
-      return e.args.reduce((sum, arg, i) => sum + bytesReadBy(arg, e.sizes[i]!, sources), 0)
-    if (e.op === 'rows') return bytesReadBy(e.arg, n, sources)
+    if (e.op === 'concat') return e.args.reduce((sum, arg, i) => sum + alone(arg, e.sizes[i]!), 0)
+    if (e.op === 'rows') return alone(e.arg, n)
     return operands(e).reduce((sum, operand) => sum + visit(operand, n), 0)
   }
-  return visit(expr, count)
+  const alone = (expr: Expr, elements: number) =>
+    bytesReadBy([{ dtype: 'F32', shape: [elements], expr }], sources)
+  return group.reduce((sum, { expr, shape }) => sum + visit(expr, numel(shape)), 0)
 }

@@ -1,25 +1,21 @@
-import { byteSize, type Checkpoint, numel, type Tensor } from '@polygraft/tensor'
-import { formatIndex, type OutputFile, type OutputFolder, type ShardLayout } from '@polygraft/tensor-io'
-import { drive } from './_drive.js'
+import { byteSize, type Checkpoint, numel } from '@polygraft/tensor'
+import { formatIndex, type OutputFile, type OutputFolder } from '@polygraft/tensor-io'
+import { followCompletion } from './_completion.js'
 import type { Kernels } from './_kernel-pool.js'
-import { createEvaluator, type Evaluator, type GraftCounts } from './evaluate.js'
-import {
-  createManifest,
-  formatManifest,
-  MANIFEST_FILE,
-  type Manifest,
-  type ManifestShard,
-} from './manifest.js'
-import { createDigest, type Digest } from './node/digest.js'
+import type { GraftCounts } from './evaluate.js'
+import { createManifest, formatManifest, MANIFEST_FILE, type Manifest } from './manifest.js'
+import { digestFile } from './node/digest.js'
+import { runThreads } from './node/run-threads.js'
 import { type Plan, type PlanOptions, planCheckpoint } from './plan.js'
+import { runHere } from './run-here.js'
+import type { TaskEvents, TaskJob } from './run-tasks.js'
 
 const INDEX_FILE = 'model.safetensors.index.json'
 
 /** How far a write has come. */
 export interface Progress {
-  /** The tensor being written. */
+  /** A tensor that was just written to. */
   readonly tensor: string
-  readonly file: string
   /** Bytes of tensors written so far, and of all tensors. */
   readonly bytesDone: number
   readonly bytesTotal: number
@@ -37,7 +33,8 @@ export interface WriteOptions extends PlanOptions {
 
 /**
  * Evaluates `checkpoint` tile by tile into `folder`: shards, index, `config.json`, carried files, `polygraft.json`.
- * The caller publishes or discards the folder.
+ * Threads are used where `options.threads` asks for them and inputs and output are local files; the bytes do not depend
+ * on it. The caller publishes or discards the folder.
  * @throws ModelError when a tensor cannot be evaluated, a file is truncated or the disk is full.
  */
 export async function writeCheckpoint(
@@ -45,84 +42,79 @@ export async function writeCheckpoint(
   folder: OutputFolder,
   options: WriteOptions,
 ): Promise<Manifest> {
-  const plan = planCheckpoint(checkpoint, options)
-  const run = startRun(checkpoint, plan, options)
-  const shards: ManifestShard[] = []
-  for (const layout of plan.shards) shards.push(await writeShard(run, layout, folder))
+  const threads = isLocal(checkpoint, folder) ? (options.threads ?? 0) : 0
+  const plan = planCheckpoint(checkpoint, { ...options, threads })
+  const { counts, digests } = await writeShards(
+    { checkpoint, plan, kernels: options.kernels ?? 'simd' },
+    folder,
+    options,
+  )
   if (plan.shards.length > 1) await folder.writeFile(INDEX_FILE, formatIndex(plan.shards))
-  await folder.writeFile('config.json', `${JSON.stringify(checkpoint.config, undefined, 2)}\n`)
+  if (Object.keys(checkpoint.config).length > 0)
+    await folder.writeFile('config.json', `${JSON.stringify(checkpoint.config, undefined, 2)}\n`)
   for (const [name, bytes] of checkpoint.files) await folder.writeFile(name, bytes)
-  const manifest = createManifest(checkpoint, plan, shards, run.counts, options.version)
+  const shards = plan.shards.map(({ file, size }) => ({ file, bytes: size, sha256: digests.get(file)! }))
+  const manifest = createManifest(checkpoint, plan, shards, counts, options.version)
   await folder.writeFile(MANIFEST_FILE, formatManifest(manifest))
   return manifest
 }
 
-interface Run {
-  readonly checkpoint: Checkpoint
-  readonly plan: Plan
-  readonly options: WriteOptions
-  readonly evaluator: Evaluator
-  readonly tile: Uint8Array
-  readonly counts: Map<string, GraftCounts>
-  readonly bytesTotal: number
-  bytesDone: number
+/** Threads open files by path. */
+function isLocal({ sources }: Checkpoint, { path }: OutputFolder): boolean {
+  const shards = [...sources.values()].flatMap((source) => [...source.shards.values()])
+  return path !== undefined && shards.every((bytes) => bytes.path !== undefined)
 }
 
-function startRun(checkpoint: Checkpoint, plan: Plan, options: WriteOptions): Run {
-  const sizes = [...checkpoint.tensors.values()].map((tensor) => byteSize(tensor.dtype, numel(tensor.shape)))
-  return {
-    checkpoint,
-    plan,
-    options,
-    evaluator: createEvaluator(checkpoint.sources, plan.tileElements, options.kernels),
-    tile: new Uint8Array(plan.tileElements * 8),
-    counts: new Map(),
-    bytesTotal: sizes.reduce((sum, size) => sum + size, 0),
-    bytesDone: 0,
-  }
+interface Written {
+  readonly counts: ReadonlyMap<string, GraftCounts>
+  /** SHA-256 by file. */
+  readonly digests: ReadonlyMap<string, string>
 }
 
-async function writeShard(run: Run, layout: ShardLayout, folder: OutputFolder): Promise<ManifestShard> {
-  const file = await folder.createFile(layout.file, layout.size)
-  const digest = createDigest()
+async function writeShards(job: TaskJob, folder: OutputFolder, options: WriteOptions): Promise<Written> {
+  const files = new Map<string, OutputFile>()
   try {
-    await file.write(layout.header, 0)
-    digest.update(layout.header)
-    // The layout lists tensors by offset, so that the digest sees the file's bytes in order.
-    for (const [name, { begin }] of layout.tensors) {
-      const tensor = run.checkpoint.tensors.get(name)!
-      const counts: GraftCounts = { changed: 0, swallowed: 0 }
-      await writeTensor(run, name, tensor, counts, { layout, file, digest, begin })
-      if (counts.changed > 0) run.counts.set(name, counts)
+    for (const { file, size, header } of job.plan.shards) {
+      const opened = await folder.createFile(file, size)
+      files.set(file, opened)
+      await opened.write(header, 0)
     }
+    const { events, counts } = follow(job, options)
+    if (job.plan.threads > 0) return { counts, digests: await runThreads(job, folder.path!, events) }
+    await runHere(job, files, events)
+    return { counts, digests: await digestAll(job.plan, folder, options.signal) }
   } finally {
-    await file.close()
+    for (const file of files.values()) await file.close()
   }
-  return { file: layout.file, bytes: layout.size, sha256: digest.hex() }
 }
 
-async function writeTensor(
-  run: Run,
-  name: string,
-  tensor: Tensor,
-  counts: GraftCounts,
-  to: { layout: ShardLayout; file: OutputFile; digest: Digest; begin: number },
-): Promise<void> {
-  const { plan, options, evaluator } = run
-  const total = numel(tensor.shape)
-  for (let begin = 0; begin < total; begin += plan.tileElements) {
-    options.signal?.throwIfAborted()
-    const count = Math.min(plan.tileElements, total - begin)
-    const bytes = run.tile.subarray(0, byteSize(tensor.dtype, count))
-    await drive(evaluator.fill(tensor.expr, tensor.dtype, begin, count, bytes, counts))
-    await to.file.write(bytes, to.begin + byteSize(tensor.dtype, begin))
-    to.digest.update(bytes)
-    run.bytesDone += bytes.length
-    options.onProgress?.({
-      tensor: name,
-      file: to.layout.file,
-      bytesDone: run.bytesDone,
-      bytesTotal: run.bytesTotal,
-    })
+async function digestAll(
+  { shards }: Plan,
+  folder: OutputFolder,
+  signal?: AbortSignal,
+): Promise<Map<string, string>> {
+  const digests = new Map<string, string>()
+  for (const { file } of shards)
+    digests.set(file, await digestFile(await folder.read(file), undefined, signal))
+  return digests
+}
+
+/** Sums counts by tensor and turns finished tasks into progress. */
+function follow({ checkpoint, plan }: TaskJob, { onProgress, signal }: WriteOptions) {
+  const counts = new Map<string, GraftCounts>()
+  const { bytesOf } = followCompletion(plan.shards, plan.work, checkpoint.tensors)
+  const sizes = [...checkpoint.tensors.values()].map(({ dtype, shape }) => byteSize(dtype, numel(shape)))
+  const bytesTotal = sizes.reduce((sum, size) => sum + size, 0)
+  let bytesDone = 0
+  const onTask: TaskEvents['onTask'] = ({ index, counts: added }) => {
+    const { names } = plan.work.groups[plan.work.tasks[index]!.group]!
+    for (const [i, { changed, swallowed }] of added.entries()) {
+      if (changed === 0) continue
+      const sum = counts.get(names[i]!) ?? { changed: 0, swallowed: 0 }
+      counts.set(names[i]!, { changed: sum.changed + changed, swallowed: sum.swallowed + swallowed })
+    }
+    bytesDone += bytesOf(index)
+    onProgress?.({ tensor: names[0]!, bytesDone, bytesTotal })
   }
+  return { counts, events: { onTask, ...(signal ? { signal } : {}) } }
 }

@@ -1,6 +1,7 @@
+import { availableParallelism } from 'node:os'
 import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES } from '@polygraft/engine'
 import { type Command, Option } from 'commander'
-import { parseBytes } from '../arguments.js'
+import { parseBytes, parseWhole } from '../arguments.js'
 
 /** Adds what every writing command takes. */
 export function addWriteOptions(command: Command): Command {
@@ -15,6 +16,11 @@ export function addWriteOptions(command: Command): Command {
       new Option('--memory <size>', 'bound on memory')
         .argParser(parseBytes)
         .default(DEFAULT_MEMORY_BYTES, '512MiB'),
+    )
+    .addOption(
+      new Option('--threads <n>', 'threads that compute')
+        .argParser(parseWhole(0))
+        .default(availableParallelism(), 'one for each core'),
     )
     .option('--force', 'replace an existing output, and go on where a guard would refuse')
     .option('--dry-run', 'say what would be read and written, and every problem; write nothing')

@@ -8,7 +8,7 @@ import { addExample, addJson, addWriteOptions } from './_options.js'
 
 interface Arguments extends WriteArguments {
   readonly experts?: number
-  readonly topK: number
+  readonly topK?: number
   readonly target: NonNullable<UpcycleOptions['target']>
   readonly router: NonNullable<UpcycleOptions['router']>
   readonly languages?: readonly string[]
@@ -31,7 +31,9 @@ export function addUpcycle(program: Command): void {
         parseWhole(1),
       ),
     )
-    .addOption(new Option('--top-k <n>', 'experts that each token takes').argParser(parseWhole(1)).default(2))
+    .addOption(
+      new Option('--top-k <n>', 'experts that each token takes (default: 2)').argParser(parseWhole(1)),
+    )
     .addOption(
       new Option('--target <family>', 'family of the output')
         .choices(['auto', 'mixtral', 'qwen2_moe', 'qwen3_moe'])
@@ -66,7 +68,7 @@ async function run(location: string, args: Arguments, command: Command): Promise
   const base = await openCheckpoint(location)
   const options: UpcycleOptions = {
     experts: args.experts ?? 1 + args.languages!.length,
-    topK: args.topK,
+    ...(args.topK === undefined ? {} : { topK: args.topK }),
     target: args.target,
     router: args.router,
     seed: args.seed,

@@ -1,0 +1,83 @@
+import { closeSync, openSync, readSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { ModelError } from '@polygraft/tensor'
+import type { ReadRequest } from '../evaluate.js'
+import type { WriteRequest } from '../run-task.js'
+
+/** Blocking reads of inputs and writes to existing files of `folder`, by handles of this thread's own. */
+export interface BlockingFiles {
+  read(request: ReadRequest): void
+  write(request: WriteRequest): void
+  /** Bytes of an output file, from `position` on. */
+  readBack(file: string, position: number, out: Uint8Array): void
+  close(): void
+}
+
+export function blockingFiles(folder: string): BlockingFiles {
+  const handles = new Map<string, number>()
+
+  function handleOf(path: string, flags: 'r' | 'r+'): number {
+    const known = handles.get(path)
+    if (known !== undefined) return known
+    const handle = attempt(path, () => openSync(path, flags))
+    handles.set(path, handle)
+    return handle
+  }
+
+  function fill(path: string, handle: number, position: number, out: Uint8Array): void {
+    for (let done = 0; done < out.length; ) {
+      const got = attempt(path, () => readSync(handle, out, done, out.length - done, position + done))
+      if (got === 0) throw endsEarly(path, position + out.length, position + done)
+      done += got
+    }
+  }
+
+  return {
+    read({ bytes, begin, out }) {
+      fill(bytes.path!, handleOf(bytes.path!, 'r'), begin, out)
+    },
+    write({ file, position, bytes }) {
+      const path = join(folder, file)
+      const handle = handleOf(path, 'r+')
+      for (let done = 0; done < bytes.length; )
+        done += attempt(path, () => writeSync(handle, bytes, done, bytes.length - done, position + done))
+    },
+    readBack(file, position, out) {
+      const path = join(folder, file)
+      fill(path, handleOf(path, 'r+'), position, out)
+    },
+    close() {
+      for (const handle of handles.values()) closeSync(handle)
+      handles.clear()
+    },
+  }
+}
+
+function attempt<T>(path: string, step: () => T): T {
+  try {
+    return step()
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code
+    const full = code === 'ENOSPC' || code === 'EDQUOT'
+    throw new ModelError(
+      {
+        code: full ? 'disk-full' : 'io',
+        message: full ? 'The disk is full' : `The file cannot be used: ${(cause as Error).message}`,
+        file: path,
+        next: full ? 'Free some space or choose another place.' : 'Check the disk and the permissions.',
+      },
+      { cause },
+    )
+  }
+}
+
+function endsEarly(path: string, expected: number, received: number): ModelError {
+  return new ModelError({
+    code: 'truncated',
+    message: 'The file ended while it was read',
+    file: path,
+    expected: `${expected} bytes`,
+    received: `${received} bytes`,
+    next: 'Another program may be changing the file. Fetch or copy it again.',
+  })
+}
