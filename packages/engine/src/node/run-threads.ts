@@ -54,13 +54,13 @@ export async function runThreads(
   return digests
 }
 
-/** In a working copy this is TypeScript, which Node 20 runs with tsx only. */
 function startThread(input: WorkerInput): Worker {
-  const isSource = import.meta.url.endsWith('.ts')
-  return new Worker(new URL(isSource ? './worker.ts' : './worker.js', import.meta.url), {
-    workerData: input,
-    execArgv: isSource ? ['--import', 'tsx'] : [],
-  })
+  if (!import.meta.url.endsWith('.ts'))
+    return new Worker(new URL('./worker.js', import.meta.url), { workerData: input })
+  // In a working copy the thread is TypeScript, which Node 20 runs only after tsx has registered itself there.
+  const entry = JSON.stringify(new URL('./worker.ts', import.meta.url).href)
+  const start = `import('tsx/esm/api').then(({ register }) => (register(), import(${entry})))`
+  return new Worker(start, { workerData: input, eval: true })
 }
 
 /** Sources as data that threads can be given: byte sources by their paths alone. */
