@@ -3,20 +3,8 @@ import type { ByteSource, Checkpoint } from '@polygraft/tensor'
 
 type Files = ReadonlyMap<string, ByteSource>
 
-const TOKENIZER = new Set([
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-  'vocab.json',
-  'vocab.txt',
-  'merges.txt',
-  'tokenizer.model',
-  'tokenizer.model.v3',
-  'spiece.model',
-  'sentencepiece.bpe.model',
-  'tekken.json',
-])
+const TOKENIZER =
+  /^(tokenizer[._].*|tokenization_.*\.py|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt|bpe)|merges\.txt|(spiece|sentencepiece(\.bpe)?)\.model|tekken\.json|.*\.tiktoken)$/
 const TEMPLATE = /^(chat_template\.(jinja|json)|additional_chat_templates\/.*)$/
 const GENERATION = 'generation_config.json'
 
@@ -32,14 +20,14 @@ export function outputFiles(
   vocabulary?: Vocabulary,
 ): Files {
   const templates = templatesOf(post.files, vocabulary)
-  const fromPost = tokenizer === 'post' && select(post.files, (name) => TOKENIZER.has(name)).size > 0
+  const fromPost = tokenizer === 'post' && select(post.files, (name) => TOKENIZER.test(name)).size > 0
   const dropped = (name: string) =>
-    (TOKENIZER.has(name) && fromPost) ||
+    (TOKENIZER.test(name) && fromPost) ||
     (TEMPLATE.test(name) && (fromPost || templates.size > 0)) ||
     (name === GENERATION && post.files.has(GENERATION))
   return new Map([
     ...select(cpt, (name) => !dropped(name)),
-    ...select(post.files, (name) => name === GENERATION || (TOKENIZER.has(name) && fromPost)),
+    ...select(post.files, (name) => name === GENERATION || (TOKENIZER.test(name) && fromPost)),
     ...(fromPost ? select(post.files, (name) => TEMPLATE.test(name)) : templates),
   ])
 }
@@ -48,7 +36,8 @@ export function outputFiles(
 function templatesOf(files: Files, vocabulary: Vocabulary | undefined): Files {
   const stored = select(files, (name) => TEMPLATE.test(name))
   if (stored.size > 0) return stored
-  const embedded = [...(vocabulary?.chatTemplates ?? [])]
+  // The names become file names: what could be a path is none.
+  const embedded = [...(vocabulary?.chatTemplates ?? [])].filter(([name]) => /^\w[\w.-]*$/.test(name))
   return new Map(
     embedded.map(([name, text]) => [
       name === 'default' ? 'chat_template.jinja' : `additional_chat_templates/${name}.jinja`,

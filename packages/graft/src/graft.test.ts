@@ -178,6 +178,16 @@ describe('arithmetic', () => {
     expect(await contentOf(op(cpt))).toEqual(await contentOf(op(await store(cpt))))
   })
 
+  it('adds the delta once to layers that were kept dense', async () => {
+    const { base, post } = await pairOf('qwen3')
+    const change = { mlp_only_layers: [0] }
+    const grafted = pipe(mixtureOf(base, 2, change), graft({ base, post, expertLambda: new Map([[1, 0]]) }))
+    const content = await contentOf(grafted)
+    const name = 'model.layers.0.mlp.up_proj.weight'
+    expect(content[name]).toBe((await contentOf(post))[name])
+    expect(Object.keys(content).filter((each) => each.includes('experts'))).toHaveLength(2 * 3)
+  })
+
   it("keeps cpt's dtype, whatever the delta's", async () => {
     const { base } = await pairOf('llama', 1, 'F32')
     const post = await store(base, { edit: perturb(2, 0.5) })

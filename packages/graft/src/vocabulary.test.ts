@@ -216,6 +216,7 @@ describe('files and config', () => {
     const chat_template = [
       { name: 'default', template: 'post' },
       { name: 'tools', template: 'with tools' },
+      { name: '../../outside', template: 'a path is no name' },
     ]
     const { base, post, cpt, vocabularies } = await trio({
       base: { tokens: ['a'], rows: 6 },
@@ -231,6 +232,7 @@ describe('files and config', () => {
     expect(await text(output, 'tokenizer_config.json')).toBe('{}')
     expect(await text(output, 'chat_template.jinja')).toBe('post')
     expect(await text(output, 'additional_chat_templates/tools.jinja')).toBe('with tools')
+    expect([...output.files.keys()].filter((name) => name.includes('outside'))).toEqual([])
   })
 
   it("keep cpt's tokenizer where post has none", async () => {

@@ -90,17 +90,18 @@ export async function store(checkpoint: Checkpoint, options: StoreOptions = {}):
   return openFiles(files, 'memory')
 }
 
-/** A symbolic mixture of `experts` copies of `dense`, its routers drawn by name and seed. */
-export function mixtureOf(dense: Checkpoint, experts: number, seed = 0): Checkpoint {
+/** A symbolic mixture of `experts` copies of `dense`, its routers drawn by name. */
+export function mixtureOf(dense: Checkpoint, experts: number, change: JsonObject = {}): Checkpoint {
   const family = familyOf(dense.config)
   const target = moeTarget(family, dense.config)
-  const config = moeConfig(dense.config, target, { numExperts: experts, topK: Math.min(2, experts) })
+  const upcycled = moeConfig(dense.config, target, { numExperts: experts, topK: Math.min(2, experts) })
+  const config = { ...upcycled, ...change }
   const tensors = [...expectedTensors(target, config)].map(([name, shape]): [string, Tensor] => {
     const origin = denseName(target, family, name)
     if (origin !== undefined) return [name, dense.tensors.get(origin)!]
     if (roleOf(target, name).group !== 'router')
       return [name, { dtype: 'BF16', shape, expr: literal(new Float32Array(numel(shape))) }]
-    const expr = { op: 'random', distribution: 'normal', scale: 0.5, seed, name } as const
+    const expr = { op: 'random', distribution: 'normal', scale: 0.5, seed: 0, name } as const
     return [name, { dtype: 'BF16', shape, expr }]
   })
   const step = { op: 'upcycle', inputs: { base: [...dense.sources.keys()][0]! }, experts }
@@ -116,7 +117,7 @@ const FORMATS: Readonly<Record<FloatDType, { fraction: number; exponent: number;
 }
 
 /** Random values of magnitudes from 2^-7 to 2^1. */
-export function draw(seed: number): Edit {
+function draw(seed: number): Edit {
   return (name, bytes, dtype) => {
     const { fraction, exponent, bytes: width } = FORMATS[dtype]
     const random = randomOf(seed, name)
