@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 
 from cases import CASES
-from prepare import byte_checks, index_problems, make
+from prepare import byte_checks, index_problems, make_grafts, make_upcycled
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COUNTS = {"PASS": 0, "FAIL": 0, "SKIP": 0}
@@ -41,16 +41,20 @@ def check_rounding():
         report("PASS" if same.all() else "FAIL", "rounding", f"numpy BF16 = torch, lower half {lower:#06x}")
 
 
-def check_bytes(case, work):
-    folder = f"{work}/{case['name']}"
+def attempt(case, step):
+    """Runs a step that calls polygraft; a failure is a line of the report, and the other cases go on."""
     try:
-        make(case, folder)
-        for check, wrong in byte_checks(folder):
-            report("FAIL" if wrong else "PASS", case["name"], check, ", ".join(wrong[:3]))
-        wrong = index_problems(folder)
-        report("FAIL" if wrong else "PASS", case["name"], "index names every tensor and file", ", ".join(wrong[:3]))
+        step()
     except (RuntimeError, OSError, KeyError) as error:
         report("FAIL", case["name"], "polygraft runs", str(error))
+
+
+def check_bytes(folder, name):
+    make_grafts(folder)
+    for check, wrong in byte_checks(folder):
+        report("FAIL" if wrong else "PASS", name, check, ", ".join(wrong[:3]))
+    wrong = index_problems(folder)
+    report("FAIL" if wrong else "PASS", name, "index names every tensor and file", ", ".join(wrong[:3]))
 
 
 def check_models(major, work, names):
@@ -67,7 +71,8 @@ def main():
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--keep", help="work in this folder and leave it behind")
     options = parser.parse_args()
-    names = [case["name"] for case in CASES if options.only in case["name"]]
+    cases = [case for case in CASES if options.only in case["name"]]
+    names = [case["name"] for case in cases]
     work = options.keep or tempfile.mkdtemp(prefix="polygraft-conformance-")
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -75,9 +80,12 @@ def main():
         for major in ("v4", "v5"):
             subprocess.run(python(major, "dense.py", work, major, *names), check=True)
         check_rounding()
-        for case in CASES:
-            if case["name"] in names:
-                check_bytes(case, work)
+        for case in cases:
+            attempt(case, lambda: make_upcycled(case, f"{work}/{case['name']}"))
+        for major in ("v4", "v5"):
+            subprocess.run(python(major, "resave.py", work, major, *names), check=True)
+        for case in cases:
+            attempt(case, lambda: check_bytes(f"{work}/{case['name']}", case["name"]))
         for major in ("v5", "v4"):
             check_models(major, work, names)
     finally:

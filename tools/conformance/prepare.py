@@ -3,14 +3,16 @@
 For each case <work>/<case>/ holds base, post (dense.py) and then
   up-base, up-post     upcycled with 3 experts, top 2, the same seed
   up-top1              the base upcycled with 1 active expert
-  cpt                  up-base with other routers and experts 1.., what training under the default freeze changes
-  cpt-all              up-base with every tensor changed
-  graft-up, graft      the delta on up-base and on cpt
-  permuted             cpt with experts and router rows in another order
+  resaved              up-base as transformers loads and saves it (resave.py), so its config is a trainer's
+  cpt                  resaved with other routers and experts 1.., what training under the default freeze changes
+  cpt-all              resaved with every tensor changed
+  graft-up, graft, ... the delta on up-base, on cpt and on cpt-all
+  permuted             graft with experts and router rows in another order
 """
 
 import json
 import os
+import re
 import shlex
 import subprocess
 
@@ -56,33 +58,38 @@ def permuted(tensors, order):
     return result
 
 
-def make(case, folder):
-    """Everything that later steps load."""
+def make_upcycled(case, folder):
     upcycle = ["--experts", EXPERTS, "--top-k", TOP_K, "--target", case["target"], "--seed", 7]
     polygraft("upcycle", f"{folder}/base", "-o", f"{folder}/up-base", *upcycle)
     polygraft("upcycle", f"{folder}/post", "-o", f"{folder}/up-post", *upcycle)
     upcycle[3] = 1
     polygraft("upcycle", f"{folder}/base", "-o", f"{folder}/up-top1", *upcycle)
-    tensors, config = read_checkpoint(f"{folder}/up-base")
+
+
+def make_grafts(folder):
+    tensors, config = read_checkpoint(f"{folder}/resaved")
     rng = np.random.default_rng(1)
     trained = moved(tensors, lambda name: is_router(name) or (expert_of(name) or 0) > 0, rng)
     write_checkpoint(f"{folder}/cpt", trained, config)
     write_checkpoint(f"{folder}/cpt-all", moved(tensors, lambda name: ".shared_expert" not in name, rng), config)
-    write_checkpoint(f"{folder}/permuted", permuted(trained, [2, 0, 1]), config)
     dense = ["--base", f"{folder}/base", "--post", f"{folder}/post"]
     polygraft("graft", f"{folder}/up-base", "-o", f"{folder}/graft-up", *dense)
     polygraft("graft", f"{folder}/cpt", "-o", f"{folder}/graft", *dense)
+    tensors, grafted_config = read_checkpoint(f"{folder}/graft")
+    write_checkpoint(f"{folder}/permuted", permuted(tensors, [2, 0, 1]), grafted_config)
     polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-all", *dense, "--max-shard-size", "100KB")
     polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-scaled", *dense, "--lambda", 0.7,
               "--expert-lambda", "0=1,2=0.3")  # fmt: skip
     polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-zero", *dense, "--lambda", 0)
+    polygraft("graft", f"{folder}/cpt-all", "-o", f"{folder}/graft-folded", *dense, "--fold-router")
 
 
 def byte_checks(folder):
     """(check, names of the tensors that fail it) for everything that METHOD states bit for bit."""
     read = {
         name: read_checkpoint(f"{folder}/{name}")[0]
-        for name in "base post up-base up-post cpt cpt-all graft-up graft graft-all graft-scaled graft-zero".split()
+        for name in "resaved base post up-base up-post cpt cpt-all graft-up graft graft-all graft-scaled graft-zero "
+        "graft-folded".split()
     }
     base, post = read["base"], read["post"]
 
@@ -93,6 +100,7 @@ def byte_checks(folder):
         return [n for n in names if ours[n][0] != dense[dense_name(n)][0]
                 or ours[n][1].tobytes() != dense[dense_name(n)][1].tobytes()]  # fmt: skip
 
+    yield "transformers saves the upcycled tensors as they were", differences(read["resaved"], read["up-base"])
     graft, cpt = read["graft"], read["cpt"]
     kept = {name: tensor for name, tensor in graft.items() if expert_of(name) in (None, 0)}
     routers = [n for n in cpt if is_router(n) and graft[n][1].tobytes() != cpt[n][1].tobytes()]
@@ -108,6 +116,19 @@ def byte_checks(folder):
     yield "graft with lambda 0.7, experts 0=1,2=0.3 = numpy", differences(read["graft-scaled"], scaled)
     zero = graft_reference(all_, base, post, 0.0)
     yield "graft with lambda 0 = cpt, every byte", differences(read["graft-zero"], zero)
+    yield "folded routers see what they saw: R' w' = R w within the dtype's rounding", unfolded(read["graft-folded"], all_)
+
+
+def unfolded(graft, cpt):
+    """Routers whose rows times the norm before them differ from cpt's. Rounded twice: R' and the new norm weight."""
+    wrong = []
+    for name in filter(is_router, cpt):
+        norm = re.sub(r"(block_sparse_moe|mlp)\.gate\.weight$", "post_attention_layernorm.weight", name)
+        seen, before = (to_f32(*c[name]) * to_f32(*c[norm]) for c in (graft, cpt))  # [E, H]
+        place = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}[cpt[name][0]]
+        if (np.abs(seen - before) > 4 * place * np.abs(before) + 1e-6).any():
+            wrong.append(name)
+    return wrong
 
 
 def index_problems(folder):

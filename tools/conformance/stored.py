@@ -100,7 +100,7 @@ def with_head(tensors):
 
 
 def graft_reference(cpt, base, post, scale=1.0, expert_scale=None):
-    """The whole graft: what every output tensor must hold."""
+    """The whole graft: what every output tensor must hold. Experts take `scale` times their own factor."""
     if "lm_head.weight" in post:  # an untied post unties the output
         cpt, base = with_head(cpt), with_head(base)
     result = {}
@@ -109,7 +109,7 @@ def graft_reference(cpt, base, post, scale=1.0, expert_scale=None):
         if source is None:
             result[name] = dtype, stored
             continue
-        factor = (expert_scale or {}).get(expert, scale)
+        factor = scale * (expert_scale or {}).get(expert, 1.0)
         values = graft_values(to_f32(dtype, stored), to_f32(*base[source]), to_f32(*post[source]), factor)
         result[name] = dtype, from_f32(dtype, values)
     return result
