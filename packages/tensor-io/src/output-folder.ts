@@ -20,4 +20,14 @@ export interface OutputFolder {
   publish(): Promise<void>
   /** Removes everything. Does nothing after `publish` or a second time. */
   discard(): Promise<void>
+  /** Where the folder survives its process (see `resumeFolder`): what was noted of finished files. */
+  readonly notes?: Notes
+}
+
+/** Short texts by file name that are kept with an unpublished folder, for the run that goes on with it. */
+export interface Notes {
+  /** Those of earlier runs, for files that are still there. */
+  readonly earlier: ReadonlyMap<string, string>
+  /** Keeps `text` durably. The file must be closed before. */
+  write(file: string, text: string): Promise<void>
 }

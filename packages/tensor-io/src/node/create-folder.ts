@@ -21,10 +21,14 @@ const COPY_BYTES = 4 * 1024 * 1024
 /** An output folder of this machine. */
 export type LocalFolder = OutputFolder & { readonly path: string }
 
-interface Output {
+export interface Output {
   readonly target: string
   readonly path: string
   readonly force: boolean
+  /** 'w' where an earlier run's files may be there. */
+  readonly flags: 'wx' | 'w'
+  /** The folder to remove in the end: `path`, or the one around it. */
+  readonly root: string
   /** First of the parent folders that had to be made. */
   readonly madeParent: string | undefined
   readonly handles: Map<string, FileHandle>
@@ -53,7 +57,9 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
     return folderOf({
       target,
       path,
+      root: path,
       force: options.force ?? false,
+      flags: 'wx',
       madeParent,
       handles: new Map(),
       folders: new Set([path]),
@@ -66,7 +72,8 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
   }
 }
 
-function folderOf(output: Output): LocalFolder {
+/** The folder's operations over its state. */
+export function folderOf(output: Output): LocalFolder {
   return {
     path: output.path,
     createFile: (name, size) => createFile(output, name, size),
@@ -88,7 +95,7 @@ async function createFile(output: Output, name: string, size?: number): Promise<
     const folder = dirname(join(output.path, name))
     await mkdir(folder, { recursive: true })
     for (let at = folder; at !== output.path; at = dirname(at)) output.folders.add(at)
-    const handle = await open(join(output.path, name), 'wx')
+    const handle = await open(join(output.path, name), output.flags === 'w' ? 'w+' : 'wx+')
     output.handles.set(name, handle)
     if (size !== undefined) await handle.truncate(size)
     return {
@@ -168,17 +175,23 @@ async function publish(output: Output): Promise<void> {
     output.closed = true
     await syncFolder(dirname(target))
     if (old !== undefined) await rm(old, { recursive: true, force: true })
+    if (output.root !== path) await rm(output.root, { recursive: true, force: true })
   })
 }
 
 async function discard(output: Output): Promise<void> {
   if (output.closed) return
+  await closeAll(output)
+  await rm(output.root, { recursive: true, force: true, maxRetries: 3 })
+  await removeEmptyParents(output)
+}
+
+/** Ends the output's use and leaves its files. */
+export async function closeAll(output: Output): Promise<void> {
   output.closed = true
   await Promise.allSettled(output.steps)
   await Promise.allSettled([...output.handles.values()].map((handle) => handle.close()))
   output.handles.clear()
-  await rm(output.path, { recursive: true, force: true, maxRetries: 3 })
-  await removeEmptyParents(output)
 }
 
 /** Parent folders that were made for the output go as well, unless somebody has used them since. */
