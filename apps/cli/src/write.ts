@@ -41,51 +41,93 @@ export interface Job {
   build(): Checkpoint
 }
 
+/** A job that was looked at from all sides: `ready` is there when nothing speaks against its parts. */
+interface Prepared {
+  readonly ready?: { readonly checkpoint: Checkpoint; readonly limits: PlanOptions; readonly plan: Plan }
+  /** Of every kind together: inputs, options, plan, place of the output. */
+  readonly problems: readonly Problem[]
+}
+
 /** Runs a job, or with --dry-run only says what it would do. Prints the result. */
 export async function runJob(terminal: Terminal, job: Job, args: WriteArguments): Promise<void> {
   for (const warning of job.warnings) terminal.note(`warning ${formatProblem(warning)}`)
-  if (args.dryRun) return dryRun(terminal, job, args)
-  throwIfAny(job.problems)
-  const checkpoint = job.build()
+  const { ready, problems } = await prepare(job, args)
+  if (args.dryRun) return showDryRun(terminal, job, args, ready?.plan, problems)
+  throwIfAny(problems)
+  const { checkpoint, limits, plan } = ready!
   const started = performance.now()
-  const { manifest, plan } = await writeOutput(terminal, checkpoint, job, args)
+  const manifest = await untilCancelled((signal) =>
+    writeOutput(terminal, checkpoint, job, args, { ...limits, signal }),
+  )
   const elapsedMs = Math.round(performance.now() - started)
   const result = { out: args.out, elapsedMs, ...summary(plan), ...manifest, warnings: job.warnings }
   terminal.result(result, () => describeWritten(args.out, plan, manifest, elapsedMs))
 }
 
-/** Writes `checkpoint` to `args.out`, whole or not at all. Ctrl-C discards what was begun. */
-export async function writeOutput(
+async function prepare(job: Job, args: WriteArguments): Promise<Prepared> {
+  const problems = [...job.problems]
+  const keep = (error: unknown) => {
+    if (!(error instanceof ModelError)) throw error
+    problems.push(...error.problems)
+  }
+  let ready: Prepared['ready']
+  if (problems.length === 0) {
+    try {
+      const checkpoint = job.build()
+      const limits = limitsOf(checkpoint, args)
+      ready = { checkpoint, limits, plan: planCheckpoint(checkpoint, limits) }
+    } catch (error) {
+      keep(error)
+    }
+  }
+  try {
+    problems.push(...(await placeProblems(job, args, ready && spaceOf(ready.checkpoint, ready.plan))))
+  } catch (error) {
+    keep(error)
+  }
+  return { ...(ready ? { ready } : {}), problems }
+}
+
+/** Writes `checkpoint` to `args.out`, whole or not at all. */
+async function writeOutput(
   terminal: Terminal,
   checkpoint: Checkpoint,
-  job: Pick<Job, 'label' | 'inputs'>,
-  args: WriteArguments,
-): Promise<{ manifest: Manifest; plan: Plan }> {
-  const limits = limitsOf(checkpoint, args)
-  const plan = planCheckpoint(checkpoint, limits)
-  throwIfAny(await placeProblems(job, args, plan))
-  const folder = await createFolder(args.out, { force: args.force ?? false, inputs: job.inputs })
-  const cancel = new AbortController()
-  const stop = () =>
-    cancel.abort(new ModelError({ code: 'cancelled', message: 'Cancelled; nothing was written' }))
-  process.once('SIGINT', stop).once('SIGTERM', stop)
-  const meter = terminal.progress(job.label)
+  { label, inputs }: Job,
+  { out, force = false }: WriteArguments,
+  options: PlanOptions & { readonly signal: AbortSignal },
+): Promise<Manifest> {
+  const folder = await createFolder(out, { force, inputs })
+  const meter = terminal.progress(label)
   try {
     const manifest = await writeCheckpoint(checkpoint, folder, {
-      ...limits,
+      ...options,
       version,
-      signal: cancel.signal,
       onProgress: ({ bytesDone, bytesTotal }) => meter.update(bytesDone, bytesTotal),
     })
+    options.signal.throwIfAborted()
     await folder.publish()
-    meter.done(`${job.label} written`)
-    return { manifest, plan }
+    meter.done()
+    return manifest
   } catch (error) {
-    meter.done(`${job.label} stopped`)
+    meter.done()
     await folder.discard()
     throw error
+  }
+}
+
+const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** Runs `work`; Ctrl-C and its like abort the signal instead of the process, so that `work` can tidy up behind itself. */
+async function untilCancelled<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const cancel = new AbortController()
+  // Every time, not once: npx and npm pass on a Ctrl-C that the terminal has sent here already.
+  const stop = () =>
+    cancel.abort(new ModelError({ code: 'cancelled', message: 'Cancelled; nothing was written' }))
+  for (const name of STOP_SIGNALS) process.on(name, stop)
+  try {
+    return await work(cancel.signal)
   } finally {
-    process.off('SIGINT', stop).off('SIGTERM', stop)
+    for (const name of STOP_SIGNALS) process.off(name, stop)
   }
 }
 
@@ -104,47 +146,40 @@ function limitsOf({ tensors }: Checkpoint, { maxShardSize, memory, threads }: Wr
   }
 }
 
-async function dryRun(terminal: Terminal, job: Job, args: WriteArguments): Promise<void> {
-  const problems = [...job.problems]
-  let plan: Plan | undefined
-  if (problems.length === 0) {
-    try {
-      const checkpoint = job.build()
-      plan = planCheckpoint(checkpoint, limitsOf(checkpoint, args))
-    } catch (error) {
-      if (!(error instanceof ModelError)) throw error
-      problems.push(...error.problems)
-    }
-  }
-  problems.push(...(await placeProblems(job, args, plan)))
-  const result = {
-    dryRun: true,
-    out: args.out,
-    ...(plan ? summary(plan) : {}),
-    problems,
-    warnings: job.warnings,
-  }
-  terminal.result(result, () => describeDryRun(args.out, plan, problems))
-  if (problems.length > 0) process.exitCode = 1
+/** Bytes that the output takes on the disk, but for config and manifest, which are small. */
+function spaceOf({ files }: Checkpoint, { bytesWritten }: Plan): number {
+  return [...files.values()].reduce((sum, { size }) => sum + size, bytesWritten)
 }
 
 async function placeProblems(
-  job: Pick<Job, 'inputs'>,
-  args: WriteArguments,
-  plan?: Plan,
+  { inputs }: Job,
+  { out, force = false }: WriteArguments,
+  space?: number,
 ): Promise<Problem[]> {
-  const problems = await outputProblems(args.out, { force: args.force ?? false, inputs: job.inputs })
-  const free = await freeBytes(args.out)
-  if (plan && free < plan.bytesWritten)
+  const problems = await outputProblems(out, { force, inputs })
+  const free = await freeBytes(out)
+  if (space !== undefined && free < space)
     problems.push({
       code: 'disk-full',
       message: 'Not enough free space for the output',
-      file: args.out,
-      expected: formatBytes(plan.bytesWritten),
+      file: out,
+      expected: formatBytes(space),
       received: `${formatBytes(free)} free`,
       next: 'Free some space or choose another place.',
     })
   return problems
+}
+
+function showDryRun(
+  terminal: Terminal,
+  { warnings }: Job,
+  { out }: WriteArguments,
+  plan: Plan | undefined,
+  problems: readonly Problem[],
+): void {
+  const result = { dryRun: true, out, ...(plan ? summary(plan) : {}), problems, warnings }
+  terminal.result(result, () => describeDryRun(out, plan, problems))
+  if (problems.length > 0) process.exitCode = 1
 }
 
 function summary(plan: Plan) {
