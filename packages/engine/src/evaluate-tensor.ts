@@ -24,7 +24,7 @@ export async function evaluate(
 ): Promise<Uint8Array> {
   throwIfAny(tensorProblems('(unnamed)', tensor, sources))
   const out = new Uint8Array(byteSize(tensor.dtype, end - begin))
-  const evaluator = createEvaluator(sources, TILE_ELEMENTS, kernels)
+  const evaluator = createEvaluator(sources, Math.min(TILE_ELEMENTS, Math.max(1, end - begin)), kernels)
   for (let at = begin; at < end; at += TILE_ELEMENTS) {
     const count = Math.min(TILE_ELEMENTS, end - at)
     const bytes = out.subarray(byteSize(tensor.dtype, at - begin), byteSize(tensor.dtype, at - begin + count))

@@ -11,6 +11,8 @@ export {
 } from './manifest.js'
 export { createPairMeter, type PairMeter } from './measure-pair.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
+export { checkInputStates, type InputStates, inputStates } from './node/input-states.js'
+export { planKey } from './node/plan-key.js'
 export {
   checkpointProblems,
   DEFAULT_MAX_SHARD_BYTES,
@@ -20,4 +22,5 @@ export {
   planCheckpoint,
 } from './plan.js'
 export { isPassThrough, tensorProblems } from './validate.js'
-export { type Progress, type WriteOptions, writeCheckpoint } from './write-checkpoint.js'
+export { formatShardResult, parseShardResult, type ShardResult } from './shard-result.js'
+export { type Progress, type RunOptions, type WriteOptions, writeCheckpoint, writeRest, writeShards } from './write-checkpoint.js'

@@ -1,6 +1,6 @@
 import type { Checkpoint, JsonObject, JsonValue, Skipped } from '@polygraft/tensor'
-import type { GraftCounts } from './evaluate.js'
 import type { Plan } from './plan.js'
+import type { ShardResult } from './shard-result.js'
 
 /** Name of the manifest inside a checkpoint. */
 export const MANIFEST_FILE = 'polygraft.json'
@@ -44,12 +44,11 @@ export interface ManifestShard {
 export function createManifest(
   checkpoint: Checkpoint,
   plan: Plan,
-  shards: readonly ManifestShard[],
-  counts: ReadonlyMap<string, GraftCounts>,
+  shards: readonly ShardResult[],
   version: string,
 ): Manifest {
   const { provenance, sources } = checkpoint
-  const delta = deltaOf(counts)
+  const delta = deltaOf(shards)
   return {
     polygraft: { version },
     recipe: provenance.recipe,
@@ -62,7 +61,7 @@ export function createManifest(
         bytes: stored.reduce((sum, t) => sum + t.end - t.begin, 0),
       }
     }),
-    shards,
+    shards: shards.map(({ file, bytes, sha256 }) => ({ file, bytes, sha256 })),
     parameters: plan.parameters,
     ...(provenance.experts ? { experts: provenance.experts } : {}),
     ...(delta ? { delta } : {}),
@@ -75,8 +74,9 @@ export function formatManifest(manifest: Manifest): string {
   return `${JSON.stringify(manifest as unknown as JsonValue, undefined, 2)}\n`
 }
 
-function deltaOf(counts: ReadonlyMap<string, GraftCounts>): Manifest['delta'] {
-  if (counts.size === 0) return undefined
+function deltaOf(shards: readonly ShardResult[]): Manifest['delta'] {
+  const counts = shards.flatMap((shard) => Object.entries(shard.counts))
+  if (counts.length === 0) return undefined
   let changed = 0
   let swallowed = 0
   const tensors: Record<string, number> = {}
@@ -85,5 +85,5 @@ function deltaOf(counts: ReadonlyMap<string, GraftCounts>): Manifest['delta'] {
     swallowed += count.swallowed
     if (count.swallowed > 0) tensors[name] = count.swallowed / count.changed
   }
-  return { changed, swallowed, swallowedFraction: changed === 0 ? 0 : swallowed / changed, tensors }
+  return { changed, swallowed, swallowedFraction: swallowed / changed, tensors }
 }

@@ -3,7 +3,7 @@ import type { Kernels } from './_kernel-pool.js'
 import type { GraftCounts } from './evaluate.js'
 import type { Plan } from './plan.js'
 
-/** What is to be computed. */
+/** What is to be computed: the shards and tasks of `plan`. */
 export interface TaskJob {
   readonly checkpoint: Pick<Checkpoint, 'tensors' | 'sources'>
   readonly plan: Plan
@@ -18,5 +18,12 @@ export interface TaskDone {
 
 export interface TaskEvents {
   readonly onTask: (done: TaskDone) => void
+  /** A shard's bytes are all written; called once for each, and awaited before the run ends. */
+  readonly onShard: (file: string, sha256: string) => Promise<void>
   readonly signal?: AbortSignal
+}
+
+/** The largest tile of a job, in elements. */
+export function maxTile({ work }: Pick<Plan, 'work'>): number {
+  return work.groups.reduce((most, { tileElements }) => Math.max(most, tileElements), 1)
 }

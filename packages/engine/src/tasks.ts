@@ -20,11 +20,16 @@ export interface Task {
 
 /** Tensors that are computed together, and the number of elements of each that are in memory at a time. */
 export interface Group {
+  /** The shard that holds them all, by index. */
+  readonly shard: number
   readonly names: readonly string[]
   readonly tileElements: number
 }
 
-/** All the work of writing a checkpoint, in the order of the bytes in its files as far as groups allow. Plain data. */
+/**
+ * All the work of writing a checkpoint, in the order of the bytes in its files as far as groups allow; a group lies in one
+ * shard. Plain data.
+ */
 export interface TaskList {
   readonly groups: readonly Group[]
   readonly tasks: readonly Task[]
@@ -43,7 +48,7 @@ const TILE_STEP = 1024
 const MAX_TILE_ELEMENTS = 256 * 1024
 
 /**
- * Parts the work of writing `tensors` into tasks. Tensors that share operands (the experts of a layer share the delta, and
+ * Parts the work of writing a checkpoint into tasks. Tensors of a shard that share operands (the experts of a layer share the delta, and
  * after upcycling the stored matrix itself) form a group, so that what they share is read and computed once per tile.
  */
 export function planTasks(
@@ -51,16 +56,25 @@ export function planTasks(
   shards: readonly ShardLayout[],
   tileBytes: number,
 ): TaskList {
-  const groups = groupTensors(tensors, namesInFileOrder(shards)).map((names) => {
-    const elementBytes = bytesPerElement(
-      names.map((name) => tensors.get(name)!),
-      sources,
-    )
-    const fitting = Math.floor(tileBytes / elementBytes)
-    const whole = Math.max(TILE_STEP, fitting - (fitting % TILE_STEP))
-    return { names, tileElements: Math.min(MAX_TILE_ELEMENTS, whole) }
-  })
+  const groups = shards.flatMap((layout, shard) =>
+    groupTensors(tensors, namesInFileOrder(layout)).map((names): Group => {
+      const members = names.map((name) => tensors.get(name)!)
+      const fitting = Math.floor(tileBytes / bytesPerElement(members, sources))
+      const whole = Math.max(TILE_STEP, fitting - (fitting % TILE_STEP))
+      return { shard, names, tileElements: Math.min(MAX_TILE_ELEMENTS, whole) }
+    }),
+  )
   return { groups, tasks: groups.flatMap((group, i) => splitGroup(group, i, tensors)) }
+}
+
+/** The part of a plan's work that writes the shards with these indices. */
+export function selectShards<P extends { readonly shards: readonly ShardLayout[]; readonly work: TaskList }>(
+  plan: P,
+  wanted: ReadonlySet<number>,
+): P {
+  const { groups, tasks } = plan.work
+  const work = { groups, tasks: tasks.filter(({ group }) => wanted.has(groups[group]!.shard)) }
+  return { ...plan, shards: plan.shards.filter((_, shard) => wanted.has(shard)), work }
 }
 
 /** Bytes of all tiles of a group, for each element: its distinct leaves', its intermediate tiles' and its outputs'. */
@@ -78,10 +92,8 @@ function bytesPerElement(group: readonly Tensor[], sources: Checkpoint['sources'
   return group.reduce((sum, { dtype, expr }) => sum + byteSize(dtype, 64) / 64 + visit(expr, true), 0)
 }
 
-function namesInFileOrder(shards: readonly ShardLayout[]): string[] {
-  return shards.flatMap((shard) =>
-    [...shard.tensors].sort(([, a], [, b]) => a.begin - b.begin).map(([name]) => name),
-  )
+function namesInFileOrder({ tensors }: ShardLayout): string[] {
+  return [...tensors].sort(([, a], [, b]) => a.begin - b.begin).map(([name]) => name)
 }
 
 /** Groups in the order of their first members. */

@@ -1,14 +1,16 @@
 import { byteSize, type Checkpoint, numel } from '@polygraft/tensor'
-import { formatIndex, type OutputFile, type OutputFolder } from '@polygraft/tensor-io'
+import { formatIndex, type OutputFolder } from '@polygraft/tensor-io'
+import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from './_completion.js'
 import type { Kernels } from './_kernel-pool.js'
 import type { GraftCounts } from './evaluate.js'
 import { createManifest, formatManifest, MANIFEST_FILE, type Manifest } from './manifest.js'
-import { digestFile } from './node/digest.js'
 import { runThreads } from './node/run-threads.js'
 import { type Plan, type PlanOptions, planCheckpoint } from './plan.js'
 import { runHere } from './run-here.js'
 import type { TaskEvents, TaskJob } from './run-tasks.js'
+import { formatShardResult, parseShardResult, type ShardResult } from './shard-result.js'
+import { selectShards } from './tasks.js'
 
 const INDEX_FILE = 'model.safetensors.index.json'
 
@@ -21,20 +23,23 @@ export interface Progress {
   readonly bytesTotal: number
 }
 
-export interface WriteOptions extends PlanOptions {
-  /** Recorded in the manifest. */
-  readonly version: string
+export interface RunOptions {
   /** 'simd' (default) or the plain TypeScript reference; the bytes are the same. */
   readonly kernels?: Kernels
   readonly onProgress?: (progress: Progress) => void
-  /** Checked between tiles; aborting throws the signal's reason. The caller then discards the folder. */
+  /** Checked between tiles; aborting throws the signal's reason. The caller then discards or leaves the folder. */
   readonly signal?: AbortSignal
+}
+
+export interface WriteOptions extends PlanOptions, RunOptions {
+  /** Recorded in the manifest. */
+  readonly version: string
 }
 
 /**
  * Evaluates `checkpoint` tile by tile into `folder`: shards, index, `config.json`, carried files, `polygraft.json`.
  * Threads are used where `options.threads` asks for them and inputs and output are local files; the bytes do not depend
- * on it. The caller publishes or discards the folder.
+ * on it. Shards that the folder's notes know as finished are not written again. The caller publishes the folder.
  * @throws ModelError when a tensor cannot be evaluated, a file is truncated or the disk is full.
  */
 export async function writeCheckpoint(
@@ -42,79 +47,101 @@ export async function writeCheckpoint(
   folder: OutputFolder,
   options: WriteOptions,
 ): Promise<Manifest> {
-  const threads = isLocal(checkpoint, folder) ? (options.threads ?? 0) : 0
-  const plan = planCheckpoint(checkpoint, { ...options, threads })
-  const { counts, digests } = await writeShards(
-    { checkpoint, plan, kernels: options.kernels ?? 'simd' },
-    folder,
-    options,
-  )
+  const plan = planCheckpoint(checkpoint, options)
+  const results = await writeShards(checkpoint, plan, folder, options)
+  return writeRest(checkpoint, plan, folder, results, options.version)
+}
+
+/**
+ * Writes the shards of `plan` (all, or those selected) and nothing else. Each finished one is noted where the folder
+ * keeps notes; those noted already are taken as they are.
+ */
+export async function writeShards(
+  checkpoint: Checkpoint,
+  plan: Plan,
+  folder: OutputFolder,
+  options: RunOptions,
+  selected: ReadonlySet<number> = new Set(plan.shards.keys()),
+): Promise<readonly ShardResult[]> {
+  const results = new Map<string, ShardResult>()
+  const missing = new Set<number>()
+  for (const shard of selected) {
+    const layout = plan.shards[shard]!
+    const note = folder.notes?.earlier.get(layout.file)
+    if (note === undefined) missing.add(shard)
+    else results.set(layout.file, parseShardResult(note, layout))
+  }
+  if (missing.size > 0) {
+    const job = { checkpoint, plan: selectShards(plan, missing), kernels: options.kernels ?? 'simd' }
+    await runJob(job, folder, follow(job, folder, options, results))
+  }
+  return [...selected].map((shard) => results.get(plan.shards[shard]!.file)!)
+}
+
+/** Writes all but the shards: index, config, carried files, manifest. */
+export async function writeRest(
+  checkpoint: Checkpoint,
+  plan: Plan,
+  folder: OutputFolder,
+  shards: readonly ShardResult[],
+  version: string,
+): Promise<Manifest> {
   if (plan.shards.length > 1) await folder.writeFile(INDEX_FILE, formatIndex(plan.shards))
   if (Object.keys(checkpoint.config).length > 0)
     await folder.writeFile('config.json', `${JSON.stringify(checkpoint.config, undefined, 2)}\n`)
   for (const [name, bytes] of checkpoint.files) await folder.writeFile(name, bytes)
-  const shards = plan.shards.map(({ file, size }) => ({ file, bytes: size, sha256: digests.get(file)! }))
-  const manifest = createManifest(checkpoint, plan, shards, counts, options.version)
+  const manifest = createManifest(checkpoint, plan, shards, version)
   await folder.writeFile(MANIFEST_FILE, formatManifest(manifest))
   return manifest
 }
 
-/** Threads open files by path. */
-function isLocal({ sources }: Checkpoint, { path }: OutputFolder): boolean {
-  const shards = [...sources.values()].flatMap((source) => [...source.shards.values()])
-  return path !== undefined && shards.every((bytes) => bytes.path !== undefined)
+async function runJob(job: TaskJob, folder: OutputFolder, events: TaskEvents): Promise<void> {
+  const inputs = [...job.checkpoint.sources.values()].flatMap(({ shards }) => [...shards.values()])
+  const isLocal = folder.path !== undefined && inputs.every(({ path }) => path !== undefined)
+  // Threads open files by path.
+  if (isLocal && job.plan.threads > 0) await runThreads(job, folder as LocalFolder, events)
+  else await runHere(job, folder, events)
 }
 
-interface Written {
-  readonly counts: ReadonlyMap<string, GraftCounts>
-  /** SHA-256 by file. */
-  readonly digests: ReadonlyMap<string, string>
-}
-
-async function writeShards(job: TaskJob, folder: OutputFolder, options: WriteOptions): Promise<Written> {
-  const files = new Map<string, OutputFile>()
-  try {
-    for (const { file, size, header } of job.plan.shards) {
-      const opened = await folder.createFile(file, size)
-      files.set(file, opened)
-      await opened.write(header, 0)
-    }
-    const { events, counts } = follow(job, options)
-    if (job.plan.threads > 0) return { counts, digests: await runThreads(job, folder.path!, events) }
-    await runHere(job, files, events)
-    return { counts, digests: await digestAll(job.plan, folder, options.signal) }
-  } finally {
-    for (const file of files.values()) await file.close()
-  }
-}
-
-async function digestAll(
-  { shards }: Plan,
+/** Turns what happens in a run into results, notes and progress. */
+function follow(
+  { checkpoint, plan }: TaskJob,
   folder: OutputFolder,
-  signal?: AbortSignal,
-): Promise<Map<string, string>> {
-  const digests = new Map<string, string>()
-  for (const { file } of shards)
-    digests.set(file, await digestFile(await folder.read(file), undefined, signal))
-  return digests
-}
-
-/** Sums counts by tensor and turns finished tasks into progress. */
-function follow({ checkpoint, plan }: TaskJob, { onProgress, signal }: WriteOptions) {
-  const counts = new Map<string, GraftCounts>()
+  { onProgress, signal }: RunOptions,
+  results: Map<string, ShardResult>,
+): TaskEvents {
+  const counts = new Map<string, Record<string, GraftCounts>>(plan.shards.map(({ file }) => [file, {}]))
+  const fileOf = new Map(
+    plan.shards.flatMap(({ file, tensors }) => [...tensors.keys()].map((name) => [name, file])),
+  )
   const { bytesOf } = followCompletion(plan.shards, plan.work, checkpoint.tensors)
   const sizes = [...checkpoint.tensors.values()].map(({ dtype, shape }) => byteSize(dtype, numel(shape)))
   const bytesTotal = sizes.reduce((sum, size) => sum + size, 0)
-  let bytesDone = 0
-  const onTask: TaskEvents['onTask'] = ({ index, counts: added }) => {
-    const { names } = plan.work.groups[plan.work.tasks[index]!.group]!
-    for (const [i, { changed, swallowed }] of added.entries()) {
-      if (changed === 0) continue
-      const sum = counts.get(names[i]!) ?? { changed: 0, swallowed: 0 }
-      counts.set(names[i]!, { changed: sum.changed + changed, swallowed: sum.swallowed + swallowed })
-    }
-    bytesDone += bytesOf(index)
-    onProgress?.({ tensor: names[0]!, bytesDone, bytesTotal })
+  const bytesMissing = plan.work.tasks.reduce((sum, _, index) => sum + bytesOf(index), 0)
+  let bytesDone = bytesTotal - bytesMissing
+  return {
+    ...(signal ? { signal } : {}),
+    onTask({ index, counts: added }) {
+      const { names } = plan.work.groups[plan.work.tasks[index]!.group]!
+      for (const [i, { changed, swallowed }] of added.entries())
+        if (changed > 0) addCounts(counts.get(fileOf.get(names[i]!)!)!, names[i]!, { changed, swallowed })
+      bytesDone += bytesOf(index)
+      onProgress?.({ tensor: names[0]!, bytesDone, bytesTotal })
+    },
+    async onShard(file, sha256) {
+      const bytes = plan.shards.find((shard) => shard.file === file)!.size
+      const result = { file, bytes, sha256, counts: counts.get(file)! }
+      await folder.notes?.write(file, formatShardResult(result))
+      results.set(file, result)
+    },
   }
-  return { counts, events: { onTask, ...(signal ? { signal } : {}) } }
+}
+
+function addCounts(
+  sums: Record<string, GraftCounts>,
+  name: string,
+  { changed, swallowed }: GraftCounts,
+): void {
+  const sum = Object.hasOwn(sums, name) ? sums[name]! : { changed: 0, swallowed: 0 }
+  sums[name] = { changed: sum.changed + changed, swallowed: sum.swallowed + swallowed }
 }

@@ -1,25 +1,41 @@
 import { Worker } from 'node:worker_threads'
 import type { Source } from '@polygraft/tensor'
+import type { OutputFile } from '@polygraft/tensor-io'
+import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from '../_completion.js'
 import type { TaskEvents, TaskJob } from '../run-tasks.js'
 import { errorOf, NEXT, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
 
 /**
- * Runs all tasks in `job.plan.threads` threads that read and write files by themselves, and one more that digests each
- * file behind them. The files exist in `folder`, in their final size and with their headers.
- * @returns SHA-256 by file, lower-case hexadecimal.
+ * Runs a job in `job.plan.threads` threads that read and write files by themselves, and one more that digests each file
+ * behind them. `folder` is on a local file system, and so are the inputs.
  */
-export async function runThreads(
-  job: TaskJob,
-  folder: string,
-  events: TaskEvents,
-): Promise<ReadonlyMap<string, string>> {
+export async function runThreads(job: TaskJob, folder: LocalFolder, events: TaskEvents): Promise<void> {
+  const files = new Map<string, OutputFile>()
+  try {
+    for (const { file, size, header } of job.plan.shards) {
+      const output = await folder.createFile(file, size)
+      files.set(file, output)
+      await output.write(header, 0)
+    }
+    await withThreads(job, folder.path, {
+      ...events,
+      onShard: async (file, sha256) => {
+        await files.get(file)!.close()
+        await events.onShard(file, sha256)
+      },
+    })
+  } finally {
+    await Promise.all([...files.values()].map((file) => file.close()))
+  }
+}
+
+async function withThreads(job: TaskJob, folder: string, events: TaskEvents): Promise<void> {
   const { plan, checkpoint, kernels } = job
   const control = new SharedArrayBuffer(8)
   const words = new Int32Array(control)
   const input = { control, job: { checkpoint: cloneable(checkpoint), plan, kernels, folder } }
   const completion = followCompletion(plan.shards, plan.work, checkpoint.tensors)
-  const digests = new Map<string, string>()
   const hasher = startThread({ ...input, role: 'hash' })
   const computers = Array.from({ length: plan.threads }, () => startThread({ ...input, role: 'compute' }))
   const threads = [hasher, ...computers]
@@ -30,13 +46,14 @@ export async function runThreads(
   events.signal?.addEventListener('abort', stop, { once: true })
   try {
     events.signal?.throwIfAborted()
-    await new Promise<void>((resolve, reject) => {
+    const ended: Promise<void>[] = []
+    await new Promise<unknown>((resolve, reject) => {
       events.signal?.addEventListener('abort', () => reject(events.signal!.reason), { once: true })
       const receive = (message: WorkerOutput) => {
         if (message.kind === 'failed') return reject(errorOf(message.failure))
         if (message.kind === 'digest') {
-          digests.set(plan.shards[message.shard]!.file, message.sha256)
-          if (digests.size === plan.shards.length) resolve()
+          ended.push(events.onShard(plan.shards[message.shard]!.file, message.sha256))
+          if (ended.length === plan.shards.length) resolve(Promise.all(ended))
         }
         if (message.kind === 'task') {
           for (const { shard, until } of completion.done(message.index)) tell(shard, until)
@@ -51,7 +68,6 @@ export async function runThreads(
     events.signal?.removeEventListener('abort', stop)
     await Promise.all(threads.map((thread) => thread.terminate()))
   }
-  return digests
 }
 
 function startThread(input: WorkerInput): Worker {

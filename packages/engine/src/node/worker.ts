@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { createEvaluator, type GraftCounts } from '../evaluate.js'
-import { maxTile } from '../run-here.js'
 import { placesOf, runTask } from '../run-task.js'
+import { maxTile } from '../run-tasks.js'
 import { blockingFiles } from './blocking-files.js'
 import { createDigest } from './digest.js'
 import { type Failure, failureOf, NEXT, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
@@ -28,7 +28,7 @@ function compute(): void {
   const { work, shards } = plan
   const files = blockingFiles(folder)
   const places = placesOf(shards)
-  const evaluator = createEvaluator(checkpoint.sources, maxTile({ plan }), kernels)
+  const evaluator = createEvaluator(checkpoint.sources, maxTile(plan), kernels)
   for (;;) {
     const index = Atomics.add(control, NEXT, 1)
     const task = work.tasks[index]
