@@ -7,7 +7,7 @@ import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
 import { addUpcycle } from './commands/upcycle.js'
 import { addVerify } from './commands/verify.js'
-import { showError } from './terminal.js'
+import { showError, showJsonError } from './terminal.js'
 
 const FAILED = 1
 const BAD_ARGUMENTS = 2
@@ -24,13 +24,21 @@ const program = new Command('polygraft')
 for (const add of [addInspect, addDiff, addDelta, addUpcycle, addGraft, addVerify, addDemo]) add(program)
 for (const command of program.commands) command.copyInheritedSettings(program)
 
+const json = process.argv.includes('--json')
 try {
   await program.parseAsync()
 } catch (error) {
-  // Commander has already printed its own message; --help and --version come here with code 0.
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : BAD_ARGUMENTS
+  if (error instanceof CommanderError) process.exitCode = afterParsing(error)
   else {
-    showError(error, process.argv.includes('--json'))
+    showError(error, json)
     process.exitCode = FAILED
   }
+}
+
+/** Commander has printed its message already; --help and --version come here too, with code 0. */
+function afterParsing({ exitCode, code, message }: CommanderError): number {
+  if (exitCode === 0) return 0
+  const text = code === 'commander.help' ? 'No command is given' : message.replace(/^error: /, '')
+  if (json) showJsonError([{ code: 'bad-arguments', message: text }], text)
+  return BAD_ARGUMENTS
 }

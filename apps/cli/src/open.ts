@@ -1,4 +1,4 @@
-import { type Checkpoint, ModelError } from '@polygraft/tensor'
+import { type Checkpoint, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import { openUrl } from '@polygraft/tensor-io'
 import { openPath } from '@polygraft/tensor-io/node'
 
@@ -7,11 +7,55 @@ const HUB = 'https://huggingface.co'
 /** How a checkpoint may be named on the command line, for help texts. */
 export const CHECKPOINT_HELP = 'a folder, a .safetensors file, an https: URL or hf:org/name[@revision]'
 
-/** Opens a checkpoint argument. Reads headers and small samples, no weights. */
+/**
+ * Opens a checkpoint argument. Reads headers and small samples, no weights.
+ * @throws ModelError whose files are named from where the user stands, not from inside of the checkpoint.
+ */
 export async function openCheckpoint(location: string): Promise<Checkpoint> {
-  if (/^https?:\/\//.test(location)) return openUrl(location)
-  if (location.startsWith('hf:')) return openUrl(hubUrl(location))
-  return openPath(location)
+  try {
+    if (/^https?:\/\//.test(location)) return await openUrl(location)
+    if (location.startsWith('hf:')) return await openUrl(hubUrl(location))
+    return await openPath(location)
+  } catch (error) {
+    if (!(error instanceof ModelError)) throw error
+    throw new ModelError(
+      error.problems.map((problem) => placed(problem, location)),
+      { cause: error },
+    )
+  }
+}
+
+/**
+ * Opens several checkpoint arguments.
+ * @throws ModelError with the problems of all of them together.
+ */
+export async function openCheckpoints<T extends readonly string[]>(
+  ...locations: T
+): Promise<{ [K in keyof T]: Checkpoint }> {
+  const results = await Promise.allSettled(locations.map(openCheckpoint))
+  const problems: Problem[] = []
+  const opened = results.map((result) => {
+    if (result.status === 'fulfilled') return result.value
+    if (!(result.reason instanceof ModelError)) throw result.reason
+    problems.push(...result.reason.problems)
+    return undefined
+  })
+  throwIfAny(problems)
+  return opened as { [K in keyof T]: Checkpoint }
+}
+
+const HUB_NAME = /^[\w-][\w.-]*\/[\w.-]+$/
+
+/** `problem` with its file named from where the user stands: of several checkpoints it tells which. */
+function placed(problem: Problem, location: string): Problem {
+  const { file } = problem
+  if (problem.code === 'missing-file' && file === location && HUB_NAME.test(location))
+    return { ...problem, next: `If it is a model on the Hub: hf:${location}` }
+  if (file === undefined) return problem.received === location ? problem : { ...problem, file: location }
+  if (file.startsWith('/') || file.startsWith(location) || /^https?:/.test(file)) return problem
+  const single = location.endsWith('.safetensors')
+  const folder = single ? location.slice(0, location.lastIndexOf('/') + 1) : `${location.replace(/\/$/, '')}/`
+  return { ...problem, file: `${folder}${file}` }
 }
 
 /** Local paths among checkpoint arguments: an output may be neither inside nor around them. */

@@ -1,6 +1,5 @@
 import { styleText } from 'node:util'
-import { progress } from '@clack/prompts'
-import { ModelError } from '@polygraft/tensor'
+import { ModelError, type Problem } from '@polygraft/tensor'
 import { formatBytes } from './format.js'
 
 /** Where a command's words go: its result to stdout (one JSON object there with --json), all else to stderr. */
@@ -16,13 +15,16 @@ export interface Terminal {
 
 export interface Meter {
   update(bytesDone: number, bytesTotal: number): void
-  done(message?: string): void
+  /** Takes the display away again. */
+  done(): void
 }
 
 const PLAIN_INTERVAL_MS = 2000
 const TTY_INTERVAL_MS = 100
 
 export function createTerminal(json: boolean): Terminal {
+  endQuietlyWithReader()
+  const canDraw = process.stderr.isTTY && process.env.TERM !== 'dumb'
   return {
     json,
     result(object, text) {
@@ -31,40 +33,51 @@ export function createTerminal(json: boolean): Terminal {
     note(line) {
       if (!json) process.stderr.write(`${line}\n`)
     },
-    progress: (label) => (process.stderr.isTTY && !json ? barMeter(label) : lineMeter(label)),
+    progress: (label) => (canDraw && !json ? barMeter(label) : lineMeter(label)),
   }
+}
+
+/** `polygraft inspect x | head` closes stdout early; that is no failure of ours. */
+function endQuietlyWithReader(): void {
+  process.stdout.once('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+    process.exit()
+  })
 }
 
 /** Prints an error for people to stderr and, with --json, as `{ error }` to stdout. */
 export function showError(error: unknown, json: boolean): void {
   const known = error instanceof ModelError
   const message = error instanceof Error ? error.message : String(error)
-  if (json) {
-    const problems = known ? error.problems : [{ code: 'failed', message }]
-    process.stdout.write(
-      `${JSON.stringify({ error: { code: known ? error.code : 'failed', message, problems } })}\n`,
-    )
-  }
+  if (json) showJsonError(known ? error.problems : [{ code: 'failed', message }], message)
   const detail = known || !(error instanceof Error) || !process.env.POLYGRAFT_DEBUG ? message : error.stack
-  process.stderr.write(`${styleText('red', 'error')} ${detail}\n`)
+  process.stderr.write(`${styleText('red', 'error', { stream: process.stderr })} ${detail}\n`)
 }
 
+/** `{ error: { code, message, problems } }` on stdout; the code is that of the first problem. */
+export function showJsonError(problems: readonly Problem[], message: string): void {
+  const error = { code: problems[0]?.code ?? 'failed', message, problems }
+  process.stdout.write(`${JSON.stringify({ error })}\n`)
+}
+
+const BAR_CELLS = 24
+const CLEAR_LINE = '\r\x1b[K'
+
+/** One line that is drawn again and again. It never takes the keyboard, so that Ctrl-C stays a signal. */
 function barMeter(label: string): Meter {
-  const bar = progress({ max: 1000, output: process.stderr })
   const started = performance.now()
-  let shown = 0
   let next = 0
-  bar.start(label)
   return {
     update(done, total) {
       const now = performance.now()
       if (now < next) return
       next = now + TTY_INTERVAL_MS
-      const target = Math.floor((done / Math.max(1, total)) * 1000)
-      bar.advance(target - shown, `${label} ${describe(done, total, now - started)}`)
-      shown = target
+      const full = Math.floor((done / Math.max(1, total)) * BAR_CELLS)
+      const bar = `${'━'.repeat(full)}${'─'.repeat(BAR_CELLS - full)}`
+      const line = `${label} ${bar} ${describe(done, total, now - started)}`
+      process.stderr.write(`${CLEAR_LINE}${line.slice(0, (process.stderr.columns || 80) - 1)}`)
     },
-    done: (message) => bar.stop(message ?? label),
+    done: () => process.stderr.write(CLEAR_LINE),
   }
 }
 

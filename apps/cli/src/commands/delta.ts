@@ -1,6 +1,6 @@
 import { createDelta, deltaProblems, readVocabularies } from '@polygraft/delta'
 import type { Command } from 'commander'
-import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
+import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
@@ -24,8 +24,7 @@ export function addDelta(program: Command): void {
 
 async function run(baseLocation: string, postLocation: string, args: Arguments): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
-  const base = await openCheckpoint(baseLocation)
-  const post = await openCheckpoint(postLocation)
+  const [base, post] = await openCheckpoints(baseLocation, postLocation)
   const options = {
     base,
     post,

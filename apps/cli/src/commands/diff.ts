@@ -14,7 +14,7 @@ import {
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatCount, formatNumber, formatShare, formatTable } from '../format.js'
-import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
+import { CHECKPOINT_HELP, openCheckpoints } from '../open.js'
 import { createTerminal, type Terminal } from '../terminal.js'
 import { addExample, addJson } from './_options.js'
 
@@ -46,8 +46,7 @@ async function run(
   args: { top: number; json?: boolean },
 ): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
-  const base = await openCheckpoint(baseLocation)
-  const post = await openCheckpoint(postLocation)
+  const [base, post] = await openCheckpoints(baseLocation, postLocation)
   const { names, onlyInBase, onlyInPost, notMeasured } = pairUp(base, post)
   const report = diffReport(await measure(terminal, base, post, names))
   const result = { base: baseLocation, post: postLocation, ...report, onlyInBase, onlyInPost, notMeasured }

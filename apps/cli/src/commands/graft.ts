@@ -3,7 +3,7 @@ import { type GraftOptions, graft, graftProblems } from '@polygraft/graft'
 import type { Checkpoint } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseIndexed, parseReal } from '../arguments.js'
-import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
+import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
@@ -51,7 +51,6 @@ async function run(location: string, args: Arguments, command: Command): Promise
   const pair = args.base !== undefined && args.post !== undefined
   if (args.delta === undefined ? !pair : args.base !== undefined || args.post !== undefined)
     command.error('error: give either --base and --post, or --delta', { exitCode: 2 })
-  const cpt = await openCheckpoint(location)
   const common = {
     lambda: args.lambda,
     foldRouter: args.foldRouter ?? false,
@@ -59,7 +58,7 @@ async function run(location: string, args: Arguments, command: Command): Promise
     ...(args.expertLambda ? { expertLambda: args.expertLambda } : {}),
     ...(args.layerLambda ? { layerLambda: args.layerLambda } : {}),
   }
-  const options = await withSources(args, cpt, common)
+  const { cpt, options } = await openSources(location, args, common)
   await runJob(
     terminal,
     {
@@ -75,12 +74,18 @@ async function run(location: string, args: Arguments, command: Command): Promise
 
 type Common = Pick<GraftOptions, 'lambda' | 'foldRouter' | 'force' | 'expertLambda' | 'layerLambda'>
 
-async function withSources(args: Arguments, cpt: Checkpoint, common: Common): Promise<GraftOptions> {
+async function openSources(
+  location: string,
+  args: Arguments,
+  common: Common,
+): Promise<{ cpt: Checkpoint; options: GraftOptions }> {
   if (args.delta !== undefined) {
-    const delta = await openCheckpoint(args.delta)
-    return { ...common, delta, vocabularies: await readVocabularies({ post: delta, cpt }) }
+    const [cpt, delta] = await openCheckpoints(location, args.delta)
+    return { cpt, options: { ...common, delta, vocabularies: await readVocabularies({ post: delta, cpt }) } }
   }
-  const base = await openCheckpoint(args.base!)
-  const post = await openCheckpoint(args.post!)
-  return { ...common, base, post, vocabularies: await readVocabularies({ base, post, cpt }) }
+  const [cpt, base, post] = await openCheckpoints(location, args.base!, args.post!)
+  return {
+    cpt,
+    options: { ...common, base, post, vocabularies: await readVocabularies({ base, post, cpt }) },
+  }
 }

@@ -2,7 +2,7 @@ import { styleText } from 'node:util'
 import { type VerifyReport, verify, verifyDigests, verifyUpcycle } from '@polygraft/graft'
 import type { Command } from 'commander'
 import { readManifest } from '../manifest.js'
-import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
+import { CHECKPOINT_HELP, openCheckpoint, openCheckpoints } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { addExample, addJson } from './_options.js'
 
@@ -43,11 +43,7 @@ async function run(location: string, args: Arguments, command: Command): Promise
   const onProgress = (done: number, total: number) => meter.update(done, total)
   const reports = [await verifyDigests(await readManifest(location), new Map(shards), { onProgress })]
   if (args.post !== undefined) {
-    const [base, post, cpt] = [
-      await openCheckpoint(args.base!),
-      await openCheckpoint(args.post),
-      await openCheckpoint(args.cpt!),
-    ]
+    const [base, post, cpt] = await openCheckpoints(args.base!, args.post, args.cpt!)
     reports.push(await verify(output, { base, post, cpt }, { onProgress }))
   } else if (args.base !== undefined) {
     reports.push(await verifyUpcycle(output, { base: await openCheckpoint(args.base) }, { onProgress }))
