@@ -35,12 +35,21 @@ export function findExample(markdown: string): Example {
   return { code: blocks[found[0]!]!.code, output }
 }
 
-/** The `npx polygraft` lines of the sh blocks that hold nothing else but comments, in order. Other blocks are for reading. */
-export function findCommands(markdown: string): readonly string[] {
-  const lines = parseBlocks(markdown)
-    .filter(({ language }) => language === 'sh')
-    .map(({ code }) => joinContinued(code).filter((line) => line !== '' && !line.startsWith('#')))
-  return lines.filter((block) => block.every((line) => line.startsWith('npx polygraft '))).flat()
+/** Commands of the documentation, and the text block right after them, if there is one, which is what they print. */
+export interface Session {
+  readonly commands: readonly string[]
+  readonly output: Block | undefined
+}
+
+/** The sh blocks that hold nothing but `npx polygraft` lines and comments, in order. Other blocks are for reading. */
+export function findSessions(markdown: string): readonly Session[] {
+  const blocks = parseBlocks(markdown)
+  return blocks.flatMap(({ language, code }, i) => {
+    const commands = joinContinued(code).filter((line) => line !== '' && !line.startsWith('#'))
+    if (language !== 'sh' || !commands.every((line) => line.startsWith('npx polygraft '))) return []
+    const next = blocks[i + 1]
+    return [{ commands, output: next?.language === 'text' ? next : undefined }]
+  })
 }
 
 const joinContinued = (code: string) =>
@@ -51,3 +60,18 @@ const joinContinued = (code: string) =>
 
 /** `text` without spaces at line ends and without empty lines at its end. */
 export const trimOutput = (text: string) => text.replace(/[^\S\n]+$/gm, '').trimEnd()
+
+/** What a block holds, and what it should hold. */
+export interface Output {
+  readonly block: Block
+  readonly printed: string
+}
+
+/** `markdown` with what was printed in the place of what the blocks hold. */
+export function putOutputs(markdown: string, outputs: readonly Output[]): string {
+  const fromLast = [...outputs].sort((a, b) => b.block.begin - a.block.begin)
+  return fromLast.reduce(
+    (text, { block, printed }) => `${text.slice(0, block.begin)}${printed}\n${text.slice(block.end)}`,
+    markdown,
+  )
+}

@@ -1,33 +1,33 @@
-// `npm run readme [-- --write] [packages/x ...]`: runs the READMEs' examples; `--write` puts what they print into them.
+// `npm run readme [-- --write] [packages/x README.md ...]`: runs the documentation's examples and commands; `--write` puts what
+// they print into it.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { findExample, trimOutput } from './blocks.js'
-import { packageDirs, ROOT, readReadme, runExample } from './run.js'
+import { putOutputs, trimOutput } from './blocks.js'
+import { documents, packageReadmes, ROOT, readDocument, runDocument, runPackageReadme } from './run.js'
 
 const args = process.argv.slice(2)
-const asked = args.filter((arg) => !arg.startsWith('-')).map((arg) => arg.replace(/\/$/, ''))
-const dirs = asked.length > 0 ? asked : packageDirs()
+const asked = args
+  .filter((arg) => !arg.startsWith('-'))
+  .map((arg) => (arg.endsWith('.md') ? arg : join(arg, 'README.md')))
 const write = args.includes('--write')
 
-for (const dir of dirs) {
+for (const file of asked.length > 0 ? asked : [...packageReadmes(), ...documents()]) {
   try {
-    console.log(`${dir}/README.md: ${check(dir)}`)
+    console.log(`${file}: ${check(file)}`)
   } catch (error) {
-    console.error(`${dir}/README.md: ${error instanceof Error ? error.message : error}`)
+    console.error(`${file}: ${error instanceof Error ? error.message : error}`)
     process.exitCode = 1
   }
 }
 
-function check(dir: string): string {
-  const readme = readReadme(dir)
-  const { code, output } = findExample(readme)
-  const printed = runExample(dir, code)
-  if (printed === trimOutput(output.code)) return 'ok'
-  if (!write)
-    throw new Error(`its example now prints\n${printed}\nnpm run readme -- --write ${dir} puts that in`)
-  writeFileSync(
-    join(ROOT, dir, 'README.md'),
-    `${readme.slice(0, output.begin)}${printed}\n${readme.slice(output.end)}`,
-  )
+function check(file: string): string {
+  const outputs = file.startsWith('packages/') ? runPackageReadme(file) : runDocument(file)
+  const stale = outputs.filter(({ block, printed }) => trimOutput(block.code) !== printed)
+  if (stale.length === 0) return 'ok'
+  if (!write) {
+    const printed = stale.map((output) => output.printed).join('\n\n')
+    throw new Error(`now prints\n${printed}\nnpm run readme -- --write ${file} puts that in`)
+  }
+  writeFileSync(join(ROOT, file), putOutputs(readDocument(file), stale))
   return 'updated'
 }

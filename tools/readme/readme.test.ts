@@ -1,45 +1,18 @@
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { findCommands, findExample, parseBlocks, trimOutput } from './blocks.js'
-import {
-  createScratchRoot,
-  packageDirs,
-  ROOT,
-  readReadme,
-  runCommand,
-  runExample,
-  typeErrors,
-} from './run.js'
+import { findExample, findSessions, parseBlocks, putOutputs, trimOutput } from './blocks.js'
+import { documents, packageReadmes, readDocument, runDocument, runPackageReadme, typeErrors } from './run.js'
 
-describe('examples of the packages', () => {
-  it.each(packageDirs())('%s/README.md prints what it says', (dir) => {
-    const { code, output } = findExample(readReadme(dir))
-    expect(runExample(dir, code)).toBe(trimOutput(output.code))
-  })
+it.each(packageReadmes())('the example in %s prints what it says', (file) => {
+  for (const { block, printed } of runPackageReadme(file)) expect(printed).toBe(trimOutput(block.code))
 })
 
 it('the examples have no type errors', { timeout: 120_000 }, () => {
-  const examples = new Map(packageDirs().map((dir) => [dir, findExample(readReadme(dir)).code]))
+  const examples = new Map(packageReadmes().map((file) => [file, findExample(readDocument(file)).code]))
   expect(typeErrors(examples)).toBe('')
 })
 
-describe('commands of the documentation', () => {
-  const docs = readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)
-  const files = ['README.md', 'apps/cli/README.md', ...docs].filter((file) => existsSync(join(ROOT, file)))
-  it.each(files)(
-    '%s: every `npx polygraft` line of it works, one after the other',
-    { timeout: 300_000 },
-    (file) => {
-      const commands = findCommands(readFileSync(join(ROOT, file), 'utf8'))
-      const cwd = createScratchRoot()
-      try {
-        for (const command of commands) runCommand(command, cwd)
-      } finally {
-        rmSync(cwd, { recursive: true })
-      }
-    },
-  )
+it.each(documents())('the commands in %s work, and print what it says', { timeout: 300_000 }, (file) => {
+  for (const { block, printed } of runDocument(file)) expect(printed).toBe(trimOutput(block.code))
 })
 
 describe('parseBlocks', () => {
@@ -61,9 +34,18 @@ describe('parseBlocks', () => {
     expect(() => findExample(markdown)).toThrow(message)
   })
 
-  it('findCommands takes whole blocks of polygraft lines only', () => {
-    const markdown =
-      '```sh\n# first\nnpx polygraft inspect \\\n  a\n```\n```sh\nnpm ci\nnpx polygraft b\n```\n'
-    expect(findCommands(markdown)).toEqual(['npx polygraft inspect    a'])
+  it('findSessions takes whole blocks of polygraft lines only, with the output that follows', () => {
+    const markdown = '```sh\n# first\nnpx polygraft inspect \\\n  a\n```\n```text\nb\n```\n'
+    const other = '```sh\nnpm ci\nnpx polygraft b\n```\n'
+    const sessions = findSessions(markdown + other)
+    expect(sessions.map(({ commands, output }) => [commands, output?.code])).toEqual([
+      [['npx polygraft inspect    a'], 'b\n'],
+    ])
+  })
+
+  it('putOutputs puts each output into its block', () => {
+    const text = '```text\n1\n```\n```text\n2\n```\n'
+    const outputs = parseBlocks(text).map((block, i) => ({ block, printed: `new ${i}` }))
+    expect(putOutputs(text, outputs)).toBe('```text\nnew 0\n```\n```text\nnew 1\n```\n')
   })
 })

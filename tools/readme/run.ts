@@ -12,28 +12,54 @@ import {
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { trimOutput } from './blocks.js'
+import { findExample, findSessions, type Output, trimOutput } from './blocks.js'
 
 /** The repository's root. */
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 
-/** The packages' folders relative to the root, README or not. */
-export const packageDirs = () =>
+/** The packages' READMEs, which have an example. Paths are relative to the root. */
+export const packageReadmes = () =>
   readdirSync(join(ROOT, 'packages'))
     .sort()
-    .map((name) => `packages/${name}`)
+    .map((name) => `packages/${name}/README.md`)
 
-export const readReadme = (dir: string) => {
-  const path = join(ROOT, dir, 'README.md')
-  return existsSync(path) ? readFileSync(path, 'utf8') : ''
+/** What else has commands in it. */
+export const documents = () =>
+  [
+    'README.md',
+    'apps/cli/README.md',
+    ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
+  ].filter((file) => file.endsWith('.md'))
+
+/** A document's text; empty when there is none. */
+export const readDocument = (file: string) =>
+  existsSync(join(ROOT, file)) ? readFileSync(join(ROOT, file), 'utf8') : ''
+
+/** Runs the example of a package's README. @throws Error when it has not exactly one, or when that fails. */
+export function runPackageReadme(file: string): readonly Output[] {
+  const { code, output } = findExample(readDocument(file))
+  return [{ block: output, printed: runExample(file, code) }]
+}
+
+/** Runs the commands of a document, one after the other. @throws Error when one does not exit with 0. */
+export function runDocument(file: string): readonly Output[] {
+  const cwd = createScratchRoot()
+  try {
+    return findSessions(readDocument(file)).flatMap(({ commands, output }) => {
+      const printed = trimOutput(commands.map((command) => runCommand(command, cwd)).join(''))
+      return output ? [{ block: output, printed }] : []
+    })
+  } finally {
+    rmSync(cwd, { recursive: true })
+  }
 }
 
 /**
  * What `code` prints when it is run from the repository's root. It may import every package, by its public name.
  * @throws Error with what it wrote to stderr when it fails.
  */
-export function runExample(dir: string, code: string): string {
-  const file = join(exampleFolder(), `${basename(dir)}-${process.pid}.ts`)
+function runExample(path: string, code: string): string {
+  const file = join(exampleFolder(), `${nameOf(path)}-${process.pid}.ts`)
   writeFileSync(file, code)
   try {
     const tsx = join(ROOT, 'node_modules/tsx/dist/cli.mjs')
@@ -43,11 +69,11 @@ export function runExample(dir: string, code: string): string {
   }
 }
 
-/** What tsc says about the examples, by their packages' folders; empty when all is well. Strict, as in the packages. */
+/** What tsc says about the examples, by the READMEs that they stand in; empty when all is well. Strict, as in the packages. */
 export function typeErrors(examples: ReadonlyMap<string, string>): string {
   const folder = mkdtempSync(join(exampleFolder(), 'types-'))
   try {
-    for (const [dir, code] of examples) writeFileSync(join(folder, `${basename(dir)}.ts`), code)
+    for (const [file, code] of examples) writeFileSync(join(folder, `${nameOf(file)}.ts`), code)
     writeFileSync(
       join(folder, 'tsconfig.json'),
       '{ "extends": "../../../tsconfig.json", "include": ["*.ts"] }',
@@ -67,8 +93,11 @@ function exampleFolder(): string {
   return folder
 }
 
+/** `tensor` for `packages/tensor/README.md`. */
+const nameOf = (file: string) => basename(dirname(file))
+
 /** A folder that looks like the repository's root to a command, but whose `out/` is its own. Remove it after use. */
-export function createScratchRoot(): string {
+function createScratchRoot(): string {
   const folder = mkdtempSync(join(tmpdir(), 'polygraft-readme-'))
   for (const name of ['apps', 'packages', 'tools', 'package.json'])
     symlinkSync(join(ROOT, name), join(folder, name))
@@ -76,7 +105,7 @@ export function createScratchRoot(): string {
 }
 
 /** Runs `npx polygraft ...` in `cwd`, without npx, and gives its stdout. @throws Error when it does not exit with 0. */
-export function runCommand(command: string, cwd: string): string {
+function runCommand(command: string, cwd: string): string {
   const [, , ...args] = command.split(/\s+/)
   return run(process.execPath, [join(ROOT, 'apps/cli/bin/polygraft.js'), ...args], cwd)
 }
