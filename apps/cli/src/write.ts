@@ -1,8 +1,12 @@
+import { availableParallelism } from 'node:os'
 import {
+  checkInputStates,
+  inputStates,
   type Manifest,
   type Plan,
   type PlanOptions,
   planCheckpoint,
+  planKey,
   writeCheckpoint,
 } from '@polygraft/engine'
 import {
@@ -14,7 +18,13 @@ import {
   type Problem,
   throwIfAny,
 } from '@polygraft/tensor'
-import { createFolder, freeBytes, outputProblems } from '@polygraft/tensor-io/node'
+import {
+  freeBytes,
+  keptBytes,
+  outputProblems,
+  type ResumableFolder,
+  resumeFolder,
+} from '@polygraft/tensor-io/node'
 import { version } from '../package.json'
 import { formatBytes, formatCount } from './format.js'
 import type { Terminal } from './terminal.js'
@@ -24,7 +34,7 @@ export interface WriteArguments {
   readonly out: string
   readonly maxShardSize: number
   readonly memory: number
-  readonly threads: number
+  readonly threads?: number
   readonly force?: boolean
   readonly dryRun?: boolean
 }
@@ -96,7 +106,15 @@ async function writeOutput(
   { out, force = false }: WriteArguments,
   options: PlanOptions & { readonly signal: AbortSignal },
 ): Promise<Manifest> {
-  const folder = await createFolder(out, { force, inputs })
+  const states = inputStates(checkpoint)
+  const plan = planCheckpoint(checkpoint, options)
+  const key = planKey(checkpoint, plan, version, states)
+  const folder = await resumeFolder(out, { force, inputs, key })
+  const { earlier } = folder.notes
+  if (earlier.size > 0)
+    terminal.note(
+      `going on with ${earlier.size} of ${plan.shards.length} shards that an earlier run finished`,
+    )
   const meter = terminal.progress(label)
   try {
     const manifest = await writeCheckpoint(checkpoint, folder, {
@@ -105,14 +123,31 @@ async function writeOutput(
       onProgress: ({ bytesDone, bytesTotal }) => meter.update(bytesDone, bytesTotal),
     })
     options.signal.throwIfAborted()
+    checkInputStates(states)
     await folder.publish()
     meter.done()
     return manifest
   } catch (error) {
     meter.done()
-    await folder.discard()
-    throw error
+    if (!options.signal.aborted) await folder.discard()
+    throw options.signal.aborted ? await cancelled(folder) : error
   }
+}
+
+/** Keeps what is finished for the next run, if anything is. */
+async function cancelled(folder: ResumableFolder): Promise<ModelError> {
+  const finished = await folder.leave()
+  const next = 'The same command goes on from there.'
+  return new ModelError(
+    finished === 0
+      ? { code: 'cancelled', message: 'Cancelled; nothing was written' }
+      : {
+          code: 'cancelled',
+          message: `Cancelled; ${finished} finished shard(s) are kept`,
+          file: folder.path,
+          next,
+        },
+  )
 }
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -121,8 +156,7 @@ const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 async function untilCancelled<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const cancel = new AbortController()
   // Every time, not once: npx and npm pass on a Ctrl-C that the terminal has sent here already.
-  const stop = () =>
-    cancel.abort(new ModelError({ code: 'cancelled', message: 'Cancelled; nothing was written' }))
+  const stop = () => cancel.abort(new ModelError({ code: 'cancelled', message: 'Cancelled' }))
   for (const name of STOP_SIGNALS) process.on(name, stop)
   try {
     return await work(cancel.signal)
@@ -142,7 +176,7 @@ function limitsOf({ tensors }: Checkpoint, { maxShardSize, memory, threads }: Wr
   return {
     maxShardBytes: maxShardSize,
     memoryBytes: memory,
-    threads: bytes < MIN_THREADED_BYTES ? 0 : threads,
+    threads: threads ?? (bytes < MIN_THREADED_BYTES ? 0 : availableParallelism()),
   }
 }
 
@@ -157,7 +191,7 @@ async function placeProblems(
   space?: number,
 ): Promise<Problem[]> {
   const problems = await outputProblems(out, { force, inputs })
-  const free = await freeBytes(out)
+  const free = (await freeBytes(out)) + (await keptBytes(out))
   if (space !== undefined && free < space)
     problems.push({
       code: 'disk-full',

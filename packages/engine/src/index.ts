@@ -21,6 +21,13 @@ export {
   type PlanOptions,
   planCheckpoint,
 } from './plan.js'
-export { isPassThrough, tensorProblems } from './validate.js'
 export { formatShardResult, parseShardResult, type ShardResult } from './shard-result.js'
-export { type Progress, type RunOptions, type WriteOptions, writeCheckpoint, writeRest, writeShards } from './write-checkpoint.js'
+export { isPassThrough, tensorProblems } from './validate.js'
+export {
+  type Progress,
+  type RunOptions,
+  type WriteOptions,
+  writeCheckpoint,
+  writeRest,
+  writeShards,
+} from './write-checkpoint.js'

@@ -1,7 +1,7 @@
 import type { TargetName } from '@polygraft/architectures'
 import type { RouterInit } from '@polygraft/routing'
 import { ROUTER_INITS } from '@polygraft/routing'
-import type { JsonObject, Problem } from '@polygraft/tensor'
+import type { JsonObject, JsonValue, Problem } from '@polygraft/tensor'
 
 /**
  * How experts other than expert 0 start. `copy`: as the dense block. `noise`: as the dense block plus N(0, std^2), std being
@@ -101,11 +101,12 @@ function bad(option: string, expected: string, received: unknown): Problem {
   }
 }
 
-/** The step as `polygraft.json` records it, with the target that `auto` came to. */
-export function recipeStep(options: ResolvedOptions, target: string): JsonObject {
+/** The step as `polygraft.json` records it, with the id of its input and the target that `auto` came to. */
+export function recipeStep(options: ResolvedOptions, target: string, base: JsonValue): JsonObject {
   const { experts, topK, router, seed, expertInit, languages, normTopkProb } = options
   return {
     op: 'upcycle',
+    inputs: { base },
     experts,
     topK,
     target,

@@ -212,6 +212,7 @@ describe('options', () => {
         { op: 'scale' },
         {
           op: 'upcycle',
+          inputs: { base: [...base.sources.keys()][0] },
           experts: 2,
           topK: 2,
           target: 'mixtral',

@@ -95,15 +95,16 @@ function blockDtype(tensors: StateDict, dense: Family, { layer }: Role): Tensor[
 }
 
 function provenanceOf(
-  { tensors, provenance }: Checkpoint,
+  { tensors, provenance, sources }: Checkpoint,
   dense: Family,
   target: Family,
   options: ResolvedOptions,
 ): Provenance {
   const buffers = [...tensors.keys()].filter((name) => roleOf(dense, name).group === 'buffer')
   const reason = 'a buffer that every model computes from its config'
+  const ids = [...sources.keys()].sort()
   return {
-    recipe: [...provenance.recipe, recipeStep(options, target.modelType)],
+    recipe: [...provenance.recipe, recipeStep(options, target.modelType, ids.length === 1 ? ids[0]! : ids)],
     skipped: [...provenance.skipped, ...buffers.map((tensor) => ({ tensor, reason }))],
     ...(options.languages.length ? { experts: [ORIGINAL, ...options.languages] } : {}),
   }

@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os'
 import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES } from '@polygraft/engine'
 import { type Command, Option } from 'commander'
 import { parseBytes, parseWhole } from '../arguments.js'
@@ -18,9 +17,10 @@ export function addWriteOptions(command: Command): Command {
         .default(DEFAULT_MEMORY_BYTES, '512MiB'),
     )
     .addOption(
-      new Option('--threads <n>', 'threads that compute')
-        .argParser(parseWhole(0))
-        .default(availableParallelism(), 'one for each core'),
+      new Option(
+        '--threads <n>',
+        'threads that compute (default: one for each core, none for small outputs)',
+      ).argParser(parseWhole(0)),
     )
     .option('--force', 'replace an existing output, and go on where a guard would refuse')
     .option('--dry-run', 'say what would be read and written, and every problem; write nothing')

@@ -26,8 +26,16 @@ export function checkInputStates(before: InputStates): void {
       const received = stateOf(path)
       if (received === expected) return []
       const next = 'Let nothing write to the inputs, and start again.'
-      return [{ code: 'changed', message: 'An input changed while it was read', file: path, expected, received, next }]
+      return [
+        {
+          code: 'changed',
+          message: 'An input changed while it was read',
+          file: path,
+          expected,
+          received,
+          next,
+        },
+      ]
     }),
   )
 }
-

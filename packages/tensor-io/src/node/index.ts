@@ -6,4 +6,10 @@ export { freeBytes } from './free-bytes.js'
 export { openFolder, openPath } from './open-folder.js'
 export type { CreateOptions } from './output-problems.js'
 export { outputProblems } from './output-problems.js'
-export { type ResumableFolder, type ResumeOptions, resumeFolder, workFolder } from './resume-folder.js'
+export {
+  keptBytes,
+  type ResumableFolder,
+  type ResumeOptions,
+  resumeFolder,
+  workFolder,
+} from './resume-folder.js'

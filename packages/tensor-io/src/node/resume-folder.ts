@@ -16,8 +16,11 @@ export interface ResumeOptions extends CreateOptions {
 /** An output folder that outlives its process. */
 export interface ResumableFolder extends LocalFolder {
   readonly notes: NonNullable<LocalFolder['notes']>
-  /** Ends this run and keeps what was written for the next one with the same key. Does nothing after `publish`. */
-  leave(): Promise<void>
+  /**
+   * Ends this run and keeps the files that were noted for the next one with the same key; where there is none, discards.
+   * @returns How many there are.
+   */
+  leave(): Promise<number>
 }
 
 const KEY_FILE = 'key'
@@ -60,7 +63,8 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
         closed: false,
         failure: undefined,
       }
-      return { ...folderOf(output), notes: await notesOf(root, path), leave: () => leave(output, unlock) }
+      const folder = { ...folderOf(output), notes: await notesOf(root, path) }
+      return { ...folder, leave: () => leave(output, folder, unlock) }
     })
   } catch (error) {
     await unlock()
@@ -68,10 +72,23 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
   }
 }
 
-async function leave(output: Output, unlock: () => Promise<void>): Promise<void> {
-  if (output.closed) return
+async function leave(output: Output, folder: LocalFolder, unlock: () => Promise<void>): Promise<number> {
+  const noted = new Set(await readdir(join(output.root, NOTES_FOLDER)))
+  if (noted.size === 0) await folder.discard()
+  if (output.closed) return 0
   await closeAll(output)
+  for (const name of await readdir(output.path))
+    if (!noted.has(name)) await rm(join(output.path, name), { recursive: true, force: true })
   await unlock()
+  return noted.size
+}
+
+/** Bytes on the disk that an unfinished output of `dir` holds: it will be gone on with, or be removed. */
+export async function keptBytes(dir: string): Promise<number> {
+  const path = join(workFolder(await resolveTarget(dir)), 'output')
+  const names = await readdir(path).catch(() => [])
+  const stats = await Promise.all(names.map((name) => stat(join(path, name)).catch(() => undefined)))
+  return stats.reduce((sum, file) => sum + (file?.blocks ?? 0) * 512, 0)
 }
 
 async function attempt<T>(dir: string, step: () => Promise<T>): Promise<T> {
