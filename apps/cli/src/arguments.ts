@@ -22,12 +22,13 @@ export function parseBytes(text: string): number {
   return bytes
 }
 
-/** A whole number of at least `least`. */
-export function parseWhole(least: number): (text: string) => number {
+/** A whole number from `least` to `most`. */
+export function parseWhole(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN
-    if (!Number.isSafeInteger(value) || value < least)
-      throw new InvalidArgumentError(`Expected a whole number of at least ${least}.`)
+    const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`
+    if (!(value >= least && value <= most))
+      throw new InvalidArgumentError(`Expected a whole number ${range}.`)
     return value
   }
 }

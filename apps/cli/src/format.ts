@@ -14,6 +14,11 @@ export function formatCount(count: number): string {
   return `${(count / 1000 ** power).toPrecision(3)}${units[power]}`
 }
 
+/** `1 shard`, `2 shards`. */
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
+
 /** A share of one as per cent, with more figures where it is small: `12.3 %`, `0.0041 %`. */
 export function formatShare(share: number): string {
   const percent = share * 100

@@ -11,19 +11,22 @@ import { isJsonObject, parseJson } from '@polygraft/tensor-io'
 export async function readManifest(folder: string): Promise<JsonObject> {
   const file = join(folder, MANIFEST_FILE)
   const text = await readFile(file, 'utf8').catch((cause: unknown) => {
-    const next = 'Only checkpoints that polygraft wrote can be verified, as folders on this machine.'
-    throw new ModelError(
-      { code: 'missing-manifest', message: 'No manifest can be read', file, next },
-      { cause },
-    )
+    const problem = {
+      code: 'missing-manifest',
+      message: 'The manifest, which lists the digests to check, cannot be read',
+      file,
+      next: 'Give a folder on this machine that polygraft has written.',
+    }
+    throw new ModelError(problem, { cause })
   })
-  const manifest = parseJson(text)
+  const manifest = parseJson(text, file)
   if (!isJsonObject(manifest) || !Array.isArray(manifest.shards) || !manifest.shards.every(isShard))
     throw new ModelError({
       code: 'bad-manifest',
       message: 'The manifest does not list shards with their digests',
       file,
-      expected: 'shards: [{ file, bytes, sha256 }, ...]',
+      expected: '"shards": [{ "file", "bytes", "sha256" }, ...]',
+      next: 'Was it edited? Write the checkpoint again.',
     })
   return manifest
 }

@@ -26,7 +26,7 @@ import {
   resumeFolder,
 } from '@polygraft/tensor-io/node'
 import { version } from '../package.json'
-import { formatBytes, formatCount } from './format.js'
+import { formatBytes, formatCount, formatShare, plural } from './format.js'
 import type { Terminal } from './terminal.js'
 
 /** Options that every writing command has. */
@@ -226,10 +226,10 @@ function describeDryRun(out: string, plan: Plan | undefined, problems: readonly 
   if (plan) {
     lines.push(`  parameters  ${formatCount(plan.parameters)}`)
     lines.push(`  read        ${formatBytes(plan.bytesRead)}`)
-    lines.push(`  written     ${formatBytes(plan.bytesWritten)} in ${plan.shards.length} shard(s)`)
-    lines.push(`  peak memory ${formatBytes(plan.peakBytes)}, estimated from above`)
+    lines.push(`  written     ${formatBytes(plan.bytesWritten)} in ${plural(plan.shards.length, 'shard')}`)
+    lines.push(`  memory      at most ${formatBytes(plan.peakBytes)}`)
   }
-  lines.push(problems.length === 0 ? 'no problem found' : `${problems.length} problem(s) found:`)
+  lines.push(problems.length === 0 ? 'no problems found' : `${plural(problems.length, 'problem')} found:`)
   return [...lines, ...problems.map(formatProblem)].join('\n')
 }
 
@@ -237,14 +237,14 @@ function describeWritten(out: string, plan: Plan, manifest: Manifest, elapsedMs:
   const seconds = elapsedMs / 1000
   const rate = (plan.bytesRead + plan.bytesWritten) / Math.max(1e-3, seconds)
   const lines = [
-    `wrote ${out}: ${formatCount(plan.parameters)} parameters, ${formatBytes(plan.bytesWritten)} in ${plan.shards.length} shard(s), ${seconds.toFixed(2)} s (${formatBytes(Math.round(rate))}/s read and written)`,
+    `wrote ${out}: ${formatCount(plan.parameters)} parameters, ${formatBytes(plan.bytesWritten)} in ${plural(plan.shards.length, 'shard')}, ${seconds.toFixed(2)} s (${formatBytes(Math.round(rate))}/s read and written)`,
   ]
   if (manifest.experts)
     lines.push(`experts: ${manifest.experts.map((label, e) => `${e} ${label}`).join(', ')}`)
   if (manifest.delta) {
     const { changed, swallowed, swallowedFraction } = manifest.delta
     lines.push(
-      `delta: ${formatCount(changed)} elements changed by post-training, ${formatCount(swallowed)} of them (${(swallowedFraction * 100).toPrecision(2)} %) too small for the dtype`,
+      `delta: ${formatCount(changed)} elements changed by post-training, ${formatCount(swallowed)} of them (${formatShare(swallowedFraction)}) too small for the dtype to show`,
     )
   }
   if (manifest.skipped.length > 0)

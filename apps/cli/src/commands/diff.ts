@@ -1,22 +1,16 @@
-import { type Family, familyOf, roleOf } from '@polygraft/architectures'
+import { roleOf } from '@polygraft/architectures'
 import { type DiffLine, type DiffReport, type DiffRow, diffReport } from '@polygraft/delta'
 import { createPairMeter } from '@polygraft/engine'
-import {
-  byteSize,
-  type Checkpoint,
-  isFloat,
-  ModelError,
-  mergeSources,
-  numel,
-  type Problem,
-  throwIfAny,
-} from '@polygraft/tensor'
+import { byteSize, type Checkpoint, formatProblem, mergeSources, numel } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatCount, formatNumber, formatShare, formatTable } from '../format.js'
 import { CHECKPOINT_HELP, openCheckpoints } from '../open.js'
 import { createTerminal, type Terminal } from '../terminal.js'
 import { addExample, addJson } from './_options.js'
+import { familyOrNone, type Pair, type Pairs, pairTensors } from './_pair-tensors.js'
+
+const WARNINGS_SHOWN = 5
 
 /** `polygraft diff <base> <post>` */
 export function addDiff(program: Command): void {
@@ -47,71 +41,30 @@ async function run(
 ): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
   const [base, post] = await openCheckpoints(baseLocation, postLocation)
-  const { names, onlyInBase, onlyInPost, notMeasured } = pairUp(base, post)
-  const report = diffReport(await measure(terminal, base, post, names))
-  const result = { base: baseLocation, post: postLocation, ...report, onlyInBase, onlyInPost, notMeasured }
-  terminal.result(result, () => describe(report, args.top, { onlyInBase, onlyInPost, notMeasured }))
-}
-
-interface Pairs {
-  readonly names: readonly string[]
-  readonly onlyInBase: readonly string[]
-  readonly onlyInPost: readonly string[]
-  /** Integer and quantised tensors. */
-  readonly notMeasured: readonly string[]
-}
-
-function pairUp(base: Checkpoint, post: Checkpoint): Pairs {
-  const shared = [...base.tensors.keys()].filter((name) => post.tensors.has(name))
-  throwIfAny(shared.flatMap((name) => shapeProblem(name, base, post)))
-  if (shared.length === 0)
-    throw new ModelError({
-      code: 'nothing-shared',
-      message: 'The two checkpoints have no tensor in common',
-      expected: [...base.tensors.keys()].slice(0, 3).join(', '),
-      received: [...post.tensors.keys()].slice(0, 3).join(', '),
-      next: 'Compare checkpoints of one family, for instance a base with its instruct version.',
-    })
-  const measurable = (name: string) =>
-    isFloat(base.tensors.get(name)!.dtype) && isFloat(post.tensors.get(name)!.dtype)
-  return {
-    names: shared.filter(measurable),
-    onlyInBase: [...base.tensors.keys()].filter((name) => !post.tensors.has(name)),
-    onlyInPost: [...post.tensors.keys()].filter((name) => !base.tensors.has(name)),
-    notMeasured: shared.filter((name) => !measurable(name)),
-  }
-}
-
-function shapeProblem(name: string, base: Checkpoint, post: Checkpoint): Problem[] {
-  const [expected, received] = [base, post].map((c) => `[${c.tensors.get(name)!.shape.join(', ')}]`)
-  if (expected === received) return []
-  return [
-    {
-      code: 'shape-mismatch',
-      message: 'Shapes differ between base and post',
-      tensor: name,
-      expected: expected!,
-      received: received!,
-    },
-  ]
+  const { pairs, ...rest } = await pairTensors(base, post)
+  for (const warning of rest.warnings.slice(0, WARNINGS_SHOWN))
+    terminal.note(`warning ${formatProblem(warning)}`)
+  const report = diffReport(await measure(terminal, base, post, pairs))
+  const result = { base: baseLocation, post: postLocation, ...report, ...rest }
+  terminal.result(result, () => describe(report, args.top, rest))
 }
 
 async function measure(
   terminal: Terminal,
   base: Checkpoint,
   post: Checkpoint,
-  names: readonly string[],
+  pairs: readonly Pair[],
 ): Promise<DiffRow[]> {
   const meter = createPairMeter(mergeSources(base, post))
   const family = familyOrNone(base)
-  const sizeOf = (name: string) =>
-    byteSize(base.tensors.get(name)!.dtype, numel(base.tensors.get(name)!.shape))
-  const total = names.reduce((sum, name) => sum + sizeOf(name), 0)
+  const sizeOf = ({ base: { dtype, shape } }: Pair) => byteSize(dtype, numel(shape))
+  const total = pairs.reduce((sum, pair) => sum + sizeOf(pair), 0)
   const progress = terminal.progress('diff')
   const rows: DiffRow[] = []
   let done = 0
-  for (const name of names) {
-    const moments = await meter.measure(name, base.tensors.get(name)!, post.tensors.get(name)!)
+  for (const pair of pairs) {
+    const { name } = pair
+    const moments = await meter.measure(name, pair.base, pair.post)
     const role = family ? roleOf(family, name) : { group: 'other' as const }
     rows.push({
       name,
@@ -119,23 +72,14 @@ async function measure(
       ...(role.layer === undefined ? {} : { layer: role.layer }),
       moments,
     })
-    done += sizeOf(name)
+    done += sizeOf(pair)
     progress.update(done, total)
   }
   progress.done()
   return rows
 }
 
-function familyOrNone(checkpoint: Checkpoint): Family | undefined {
-  try {
-    return familyOf(checkpoint.config)
-  } catch (error) {
-    if (error instanceof ModelError) return undefined
-    throw error
-  }
-}
-
-function describe(report: DiffReport, top: number, rest: Omit<Pairs, 'names'>): string {
+function describe(report: DiffReport, top: number, rest: Omit<Pairs, 'pairs'>): string {
   const head = ['norm', 'relative', 'cosine', 'changed', 'largest']
   const cells = (line: DiffLine) => [
     formatNumber(line.norm),
@@ -158,6 +102,12 @@ function describe(report: DiffReport, top: number, rest: Omit<Pairs, 'names'>): 
   ]
   if (report.total.nonFinite > 0)
     lines.push(`${formatCount(report.total.nonFinite)} elements are infinite or NaN; they enter no sum`)
+  if (rest.vocabulary) {
+    const { compared, inBase, inPost } = rest.vocabulary
+    lines.push(
+      `tokenizers differ: embedding and head are compared by token, ${compared} rows of ${inBase} in base and ${inPost} in post`,
+    )
+  }
   const labels = {
     onlyInBase: 'only in base',
     onlyInPost: 'only in post',

@@ -1,7 +1,7 @@
 import { countParameters, familyOf, roleOf } from '@polygraft/architectures'
-import { byteSize, type Checkpoint, type DType, ModelError, numel } from '@polygraft/tensor'
+import { byteSize, type Checkpoint, type DType, type JsonObject, ModelError, numel } from '@polygraft/tensor'
 import type { Command } from 'commander'
-import { formatBytes, formatCount, formatTable } from '../format.js'
+import { formatBytes, formatCount, formatTable, plural } from '../format.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { addExample, addJson } from './_options.js'
@@ -60,7 +60,8 @@ function familyOrReason(checkpoint: Checkpoint): { name?: string; reason?: strin
     return { name: family.modelType, ...(family.moe ? { active } : {}) }
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
-    return { reason: error.message }
+    const hasType = typeof checkpoint.config.model_type === 'string'
+    return { reason: hasType ? error.problems[0]!.message : 'no config.json that says what model this is' }
   }
 }
 
@@ -101,18 +102,23 @@ interface Report {
   readonly groups: Totals
   readonly dtypes: Totals
   readonly experts?: readonly string[]
+  readonly recipe: readonly JsonObject[]
 }
 
 function describe(report: Report, { config }: Checkpoint, rows: readonly Row[]): string {
-  const architectures = Array.isArray(config.architectures) ? config.architectures.join(', ') : 'unknown'
+  const architectures = Array.isArray(config.architectures)
+    ? config.architectures.join(', ')
+    : 'unknown architecture'
   const active =
     report.activeParameters === undefined ? '' : `, ${formatCount(report.activeParameters)} active per token`
   const lines = [
     `${report.checkpoint}: ${architectures}`,
-    `  parameters ${formatCount(report.parameters)}${active}; ${formatBytes(report.bytes)} in ${report.shards.length} file(s); dtypes ${Object.keys(report.dtypes).join(', ')}`,
+    `  parameters ${formatCount(report.parameters)}${active}; ${formatBytes(report.bytes)} in ${plural(report.shards.length, 'file')}; dtypes ${Object.keys(report.dtypes).join(', ')}`,
   ]
   if (report.experts) lines.push(`  experts ${report.experts.map((label, e) => `${e} ${label}`).join(', ')}`)
-  if (report.familyProblem) lines.push(`  ${report.familyProblem.split('\n').join('\n  ')}`)
+  const steps = report.recipe.map(({ op }) => op)
+  if (steps.length > 0) lines.push(`  made by ${steps.join(', ')}`)
+  if (report.familyProblem) lines.push(`  nothing but inspect and diff will do: ${report.familyProblem}`)
   const groups = Object.entries(report.groups).map(([group, t]) => [
     group,
     `${t.tensors}`,

@@ -6,6 +6,9 @@ import { createTerminal } from '../terminal.js'
 import { runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
 
+// No stock config takes more.
+const MAX_EXPERTS = 65536
+
 interface Arguments extends WriteArguments {
   readonly experts?: number
   readonly topK?: number
@@ -28,7 +31,7 @@ export function addUpcycle(program: Command): void {
     .argument('<base>', CHECKPOINT_HELP)
     .addOption(
       new Option('--experts <n>', 'experts per layer (default: 1 + the number of languages)').argParser(
-        parseWhole(1),
+        parseWhole(1, MAX_EXPERTS),
       ),
     )
     .addOption(

@@ -1,8 +1,9 @@
 import { styleText } from 'node:util'
 import { type VerifyReport, verify, verifyDigests, verifyUpcycle } from '@polygraft/graft'
 import type { Command } from 'commander'
+import { plural } from '../format.js'
 import { readManifest } from '../manifest.js'
-import { CHECKPOINT_HELP, openCheckpoint, openCheckpoints } from '../open.js'
+import { openCheckpoint, openCheckpoints } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { addExample, addJson } from './_options.js'
 
@@ -20,8 +21,8 @@ export function addVerify(program: Command): void {
     .description(
       "Check a written checkpoint: the digests of its manifest and, with its sources, the method's properties.",
     )
-    .argument('<checkpoint>', CHECKPOINT_HELP)
-    .option('--base <base>', 'the dense base (alone: checks an upcycled checkpoint)')
+    .argument('<dir>', 'a folder that polygraft has written')
+    .option('--base <base>', 'the dense base; alone it checks an upcycled checkpoint')
     .option('--post <post>', 'the post-trained version of the base')
     .option('--cpt <cpt>', 'the checkpoint that was grafted onto')
   addExample(
@@ -37,11 +38,12 @@ async function run(location: string, args: Arguments, command: Command): Promise
   if ((args.post !== undefined || args.cpt !== undefined) && sources.includes(undefined))
     command.error('error: --post and --cpt go together with --base', { exitCode: 2 })
   const terminal = createTerminal(args.json ?? false)
+  const manifest = await readManifest(location)
   const output = await openCheckpoint(location)
   const shards = [...output.sources.values()].flatMap((source) => [...source.shards])
   const meter = terminal.progress('verify')
   const onProgress = (done: number, total: number) => meter.update(done, total)
-  const reports = [await verifyDigests(await readManifest(location), new Map(shards), { onProgress })]
+  const reports = [await verifyDigests(manifest, new Map(shards), { onProgress })]
   if (args.post !== undefined) {
     const [base, post, cpt] = await openCheckpoints(args.base!, args.post, args.cpt!)
     reports.push(await verify(output, { base, post, cpt }, { onProgress }))
@@ -63,6 +65,8 @@ function describe(report: VerifyReport): string {
   const failed = report.checks.filter((check) => !check.ok).length
   return [
     ...lines,
-    failed === 0 ? `all ${lines.length} checks hold` : `${failed} of ${lines.length} checks failed`,
+    failed === 0
+      ? `${plural(lines.length, 'check')}, all hold`
+      : `${failed} of ${plural(lines.length, 'check')} failed`,
   ].join('\n')
 }
