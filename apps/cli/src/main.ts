@@ -3,8 +3,10 @@ import { version } from '../package.json'
 import { addDelta } from './commands/delta.js'
 import { addDemo } from './commands/demo.js'
 import { addDiff } from './commands/diff.js'
+import { addFinish } from './commands/finish.js'
 import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
+import { addRun } from './commands/run.js'
 import { addUpcycle } from './commands/upcycle.js'
 import { addVerify } from './commands/verify.js'
 import { showError, showJsonError } from './terminal.js'
@@ -21,7 +23,8 @@ const program = new Command('polygraft')
   .showHelpAfterError('(add --help for the options and an example)')
   .exitOverride()
 
-for (const add of [addInspect, addDiff, addDelta, addUpcycle, addGraft, addVerify, addDemo]) add(program)
+const commands = [addInspect, addDiff, addDelta, addUpcycle, addGraft, addRun, addFinish, addVerify, addDemo]
+for (const add of commands) add(program)
 for (const command of program.commands) command.copyInheritedSettings(program)
 
 const json = process.argv.includes('--json')

@@ -27,6 +27,7 @@ import {
 } from '@polygraft/tensor-io/node'
 import { version } from '../package.json'
 import { formatBytes, formatCount, formatShare, plural } from './format.js'
+import { savePlan } from './save-plan.js'
 import type { Terminal } from './terminal.js'
 
 /** Options that every writing command has. */
@@ -37,6 +38,8 @@ export interface WriteArguments {
   readonly threads?: number
   readonly force?: boolean
   readonly dryRun?: boolean
+  /** Where to save the plan in place of running it. */
+  readonly plan?: string
 }
 
 /** What a writing command is about to do. */
@@ -65,6 +68,7 @@ export async function runJob(terminal: Terminal, job: Job, args: WriteArguments)
   if (args.dryRun) return showDryRun(terminal, job, args, ready?.plan, problems)
   throwIfAny(problems)
   const { checkpoint, limits, plan } = ready!
+  if (args.plan !== undefined) return savePlan(terminal, checkpoint, plan, { ...args, plan: args.plan })
   const started = performance.now()
   const manifest = await untilCancelled((signal) =>
     writeOutput(terminal, checkpoint, job, args, { ...limits, signal }),
@@ -153,7 +157,7 @@ async function cancelled(folder: ResumableFolder): Promise<ModelError> {
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** Runs `work`; Ctrl-C and its like abort the signal instead of the process, so that `work` can tidy up behind itself. */
-async function untilCancelled<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function untilCancelled<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const cancel = new AbortController()
   // Every time, not once: npx and npm pass on a Ctrl-C that the terminal has sent here already.
   const stop = () => cancel.abort(new ModelError({ code: 'cancelled', message: 'Cancelled' }))
@@ -216,7 +220,8 @@ function showDryRun(
   if (problems.length > 0) process.exitCode = 1
 }
 
-function summary(plan: Plan) {
+/** A plan's figures for --json. */
+export function summary(plan: Plan) {
   const { parameters, bytesRead, bytesWritten, peakBytes } = plan
   return { parameters, bytesRead, bytesWritten, peakBytes, shardCount: plan.shards.length }
 }
@@ -233,7 +238,8 @@ function describeDryRun(out: string, plan: Plan | undefined, problems: readonly 
   return [...lines, ...problems.map(formatProblem)].join('\n')
 }
 
-function describeWritten(out: string, plan: Plan, manifest: Manifest, elapsedMs: number): string {
+/** What was written, for people. */
+export function describeWritten(out: string, plan: Plan, manifest: Manifest, elapsedMs: number): string {
   const seconds = elapsedMs / 1000
   const rate = (plan.bytesRead + plan.bytesWritten) / Math.max(1e-3, seconds)
   const lines = [

@@ -12,6 +12,7 @@ export {
 export { createPairMeter, type PairMeter } from './measure-pair.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
 export { checkInputStates, type InputStates, inputStates } from './node/input-states.js'
+export { describeCheckpoint, type PlanFile, parsePlan, reopenPlan, shardsOfTask } from './node/plan-file.js'
 export { planKey } from './node/plan-key.js'
 export {
   checkpointProblems,

@@ -23,6 +23,7 @@ export function addWriteOptions(command: Command): Command {
       ).argParser(parseWhole(0)),
     )
     .option('--force', 'replace an existing output, and go on where a guard would refuse')
+    .option('--plan <file>', 'save the plan there in place of running it; see `polygraft run` and `finish`')
     .option('--dry-run', 'say what would be read and written, and every problem; write nothing')
 }
 

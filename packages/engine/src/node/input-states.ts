@@ -1,13 +1,19 @@
 import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { type Checkpoint, throwIfAny } from '@polygraft/tensor'
 
-/** Size and time of change of every local input file, by path. */
+/** Size and time of change of every local input file, by absolute path. */
 export type InputStates = ReadonlyMap<string, string>
 
 /** The states of the local files that `checkpoint` reads: weights and carried files. */
 export function inputStates({ sources, files }: Pick<Checkpoint, 'sources' | 'files'>): InputStates {
   const inputs = [...[...sources.values()].flatMap(({ shards }) => [...shards.values()]), ...files.values()]
-  const paths = new Set(inputs.map(({ path }) => path).filter((path) => path !== undefined))
+  const paths = new Set(
+    inputs
+      .map(({ path }) => path)
+      .filter((path) => path !== undefined)
+      .map((path) => resolve(path)),
+  )
   return new Map([...paths].map((path) => [path, stateOf(path)]))
 }
 

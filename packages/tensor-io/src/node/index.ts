@@ -11,5 +11,6 @@ export {
   type ResumableFolder,
   type ResumeOptions,
   resumeFolder,
+  taskFolder,
   workFolder,
 } from './resume-folder.js'

@@ -1,9 +1,9 @@
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { throwIfAny } from '@polygraft/tensor'
+import { ModelError, throwIfAny } from '@polygraft/tensor'
 import { fsError } from './_fs-error.js'
 import { acquireLock } from './_lock.js'
-import { syncFolder } from './_replace.js'
+import { siblingName, syncFolder } from './_replace.js'
 import { writeDurably } from './_write-durably.js'
 import { closeAll, folderOf, type LocalFolder, type Output } from './create-folder.js'
 import { type CreateOptions, resolveTarget, targetProblems } from './output-problems.js'
@@ -11,6 +11,8 @@ import { type CreateOptions, resolveTarget, targetProblems } from './output-prob
 export interface ResumeOptions extends CreateOptions {
   /** Names what is being written: only a folder that was begun with the same key is gone on with. */
   readonly key: string
+  /** Whether it is gathered from `taskFolder`s, which others may be writing to: another key is then an error. */
+  readonly gathered?: boolean
 }
 
 /** An output folder that outlives its process. */
@@ -26,10 +28,11 @@ export interface ResumableFolder extends LocalFolder {
 const KEY_FILE = 'key'
 const LOCK_FILE = 'lock'
 const NOTES_FOLDER = 'notes'
+const OUTPUT_FOLDER = 'output'
 
 /** The hidden folder beside `target` in which its output grows: the key, a lock, notes, and the output itself. */
-export function workFolder(target: string): string {
-  return join(dirname(target), `.${basename(target).slice(0, 200)}.polygraft`)
+export function workFolder(target: string, gathered = false): string {
+  return join(dirname(target), `.${basename(target).slice(0, 200)}.polygraft${gathered ? '-plan' : ''}`)
 }
 
 /**
@@ -40,8 +43,9 @@ export function workFolder(target: string): string {
 export async function resumeFolder(dir: string, options: ResumeOptions): Promise<ResumableFolder> {
   const target = await resolveTarget(dir)
   throwIfAny(await targetProblems(target, options))
-  const root = workFolder(target)
-  const path = join(root, 'output')
+  const gathered = options.gathered ?? false
+  const root = workFolder(target, gathered)
+  const path = join(root, OUTPUT_FOLDER)
   const { madeParent, unlock } = await attempt(dir, async () => {
     const madeParent = await mkdir(dirname(target), { recursive: true })
     await mkdir(root, { recursive: true })
@@ -49,7 +53,8 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
   })
   try {
     return await attempt(dir, async () => {
-      await prepare(root, path, options.key)
+      if (gathered) await requireKey(root, options.key)
+      else await prepare(root, path, options.key)
       const output: Output = {
         target,
         path,
@@ -64,7 +69,7 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
         failure: undefined,
       }
       const folder = { ...folderOf(output), notes: await notesOf(root, path) }
-      return { ...folder, leave: () => leave(output, folder, unlock) }
+      return { ...folder, leave: () => leave(output, folder, unlock, gathered) }
     })
   } catch (error) {
     await unlock()
@@ -72,20 +77,28 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
   }
 }
 
-async function leave(output: Output, folder: LocalFolder, unlock: () => Promise<void>): Promise<number> {
+async function leave(
+  output: Output,
+  folder: LocalFolder,
+  unlock: () => Promise<void>,
+  gathered: boolean,
+): Promise<number> {
+  if (output.closed) return 0
   const noted = new Set(await readdir(join(output.root, NOTES_FOLDER)))
-  if (noted.size === 0) await folder.discard()
+  // What is gathered is not this run's to remove.
+  if (noted.size === 0 && !gathered) await folder.discard()
   if (output.closed) return 0
   await closeAll(output)
-  for (const name of await readdir(output.path))
-    if (!noted.has(name)) await rm(join(output.path, name), { recursive: true, force: true })
+  if (!gathered)
+    for (const name of await readdir(output.path))
+      if (!noted.has(name)) await rm(join(output.path, name), { recursive: true, force: true })
   await unlock()
   return noted.size
 }
 
 /** Bytes on the disk that an unfinished output of `dir` holds: it will be gone on with, or be removed. */
 export async function keptBytes(dir: string): Promise<number> {
-  const path = join(workFolder(await resolveTarget(dir)), 'output')
+  const path = join(workFolder(await resolveTarget(dir)), OUTPUT_FOLDER)
   const names = await readdir(path).catch(() => [])
   const stats = await Promise.all(names.map((name) => stat(join(path, name)).catch(() => undefined)))
   return stats.reduce((sum, file) => sum + (file?.blocks ?? 0) * 512, 0)
@@ -99,10 +112,71 @@ async function attempt<T>(dir: string, step: () => Promise<T>): Promise<T> {
   }
 }
 
+/**
+ * Joins in an output that several processes write, perhaps on several machines: each writes files of its own in a folder of
+ * its own, and a file that is noted moves into the common one whole. Twice the same file is no harm.
+ * @throws ModelError 'plan-conflict' when the output was begun under another key.
+ */
+export async function taskFolder(
+  dir: string,
+  key: string,
+): Promise<LocalFolder & { notes: ResumableFolder['notes'] }> {
+  const target = await resolveTarget(dir)
+  const root = workFolder(target, true)
+  const shared = join(root, OUTPUT_FOLDER)
+  return attempt(dir, async () => {
+    await mkdir(shared, { recursive: true })
+    await mkdir(join(root, NOTES_FOLDER), { recursive: true })
+    if ((await readKey(root)) === undefined) await writeDurably(join(root, KEY_FILE), key)
+    await requireKey(root, key)
+    const path = join(root, siblingName(target, 'task'))
+    await mkdir(path)
+    const folder = folderOf({
+      target,
+      path,
+      root: path,
+      force: false,
+      flags: 'wx',
+      madeParent: undefined,
+      handles: new Map(),
+      folders: new Set([path]),
+      steps: new Set(),
+      closed: false,
+      failure: undefined,
+    })
+    const { earlier, write } = await notesOf(root, shared)
+    const publishFile = async (file: string, text: string) => {
+      await rename(join(path, file), join(shared, file))
+      await write(file, text)
+    }
+    return { ...folder, notes: { earlier, write: publishFile } }
+  })
+}
+
+async function readKey(root: string): Promise<string | undefined> {
+  return readFile(join(root, KEY_FILE), 'utf8').catch(() => undefined)
+}
+
+async function requireKey(root: string, key: string): Promise<void> {
+  const received = await readKey(root)
+  if (received === key) return
+  throw new ModelError({
+    code: 'plan-conflict',
+    message:
+      received === undefined ? 'No task of this plan has run' : 'Another plan is being run into this output',
+    file: root,
+    expected: `key ${key}`,
+    received: received === undefined ? 'nothing' : `key ${received}`,
+    next:
+      received === undefined
+        ? 'Run its tasks first.'
+        : 'If that plan is not wanted any more, remove the folder.',
+  })
+}
+
 /** Empties the folder unless it was begun with `key`. */
 async function prepare(root: string, path: string, key: string): Promise<void> {
-  const earlier = await readFile(join(root, KEY_FILE), 'utf8').catch(() => undefined)
-  if (earlier !== key) {
+  if ((await readKey(root)) !== key) {
     for (const name of await readdir(root))
       if (name !== LOCK_FILE) await rm(join(root, name), { recursive: true, force: true })
     await mkdir(join(root, NOTES_FOLDER), { recursive: true })
