@@ -1,6 +1,8 @@
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 import { workspaces } from './bootstrap/stamp.mjs'
+import { stagePublished } from './publish/stage.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -21,10 +23,11 @@ export default defineConfig({
 
 /** From what `publishConfig.exports` promises; an import path that is not published resolves to nothing and fails. */
 function distAliases() {
-  const published = workspaces(root).flatMap(({ name, dir, manifest }) =>
+  const folder = stagePublished(root)
+  const published = workspaces(root).flatMap(({ name, manifest }) =>
     Object.entries<{ default: string }>(manifest.publishConfig?.exports ?? {}).map(([path, target]) => ({
       find: new RegExp(`^${name}${path.slice(1)}$`),
-      replacement: `${root}${dir}/${target.default.slice(2)}`,
+      replacement: join(folder, name, target.default),
     })),
   )
   return [...published, { find: /^@polygraft\/.*$/, replacement: '$& is not in publishConfig.exports' }]

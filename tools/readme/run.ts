@@ -74,10 +74,10 @@ export function typeErrors(examples: ReadonlyMap<string, string>): string {
   const folder = mkdtempSync(join(exampleFolder(), 'types-'))
   try {
     for (const [file, code] of examples) writeFileSync(join(folder, `${nameOf(file)}.ts`), code)
-    writeFileSync(
-      join(folder, 'tsconfig.json'),
-      '{ "extends": "../../../tsconfig.json", "include": ["*.ts"] }',
-    )
+    // With the web's types, which those who copy an example have by default.
+    const compilerOptions = { lib: ['ES2023', 'DOM'] }
+    const config = { extends: '../../../tsconfig.json', compilerOptions, include: ['*.ts'] }
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config))
     const tsc = join(ROOT, 'node_modules/typescript/lib/tsc.js')
     const { stdout } = spawnSync(process.execPath, [tsc, '-p', folder], { cwd: folder, encoding: 'utf8' })
     return stdout
