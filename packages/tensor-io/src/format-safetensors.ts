@@ -24,7 +24,7 @@ export interface ByteRange {
 /** A safetensors file before its data. */
 export interface SafetensorsLayout {
   /** Length field, JSON and padding: the file's first bytes. */
-  readonly header: Uint8Array
+  readonly header: Uint8Array<ArrayBuffer>
   /** In the order of the data. */
   readonly tensors: ReadonlyMap<string, ByteRange>
   /** Bytes of the whole file. */
@@ -66,7 +66,7 @@ export function formatSafetensors(
   return { header, tensors: new Map(shifted), size: header.length + at }
 }
 
-function withLength(json: Uint8Array): Uint8Array {
+function withLength(json: Uint8Array): Uint8Array<ArrayBuffer> {
   const padded = Math.ceil(json.length / 8) * 8
   const header = new Uint8Array(8 + padded).fill(0x20)
   new DataView(header.buffer).setBigUint64(0, BigInt(padded), true)
