@@ -129,12 +129,19 @@ function follow(
       onProgress?.({ tensor: names[0]!, bytesDone, bytesTotal })
     },
     async onShard(file, sha256) {
-      const bytes = plan.shards.find((shard) => shard.file === file)!.size
-      const result = { file, bytes, sha256, counts: counts.get(file)! }
+      const { size, tensors } = plan.shards.find((shard) => shard.file === file)!
+      const result = { file, bytes: size, sha256, counts: inOrder(counts.get(file)!, tensors.keys()) }
       await folder.notes?.write(file, formatShardResult(result))
       results.set(file, result)
     },
   }
+}
+
+/** Threads end in any order; what is written must not depend on it. */
+function inOrder<T>(record: Readonly<Record<string, T>>, names: Iterable<string>): Record<string, T> {
+  return Object.fromEntries(
+    [...names].filter((name) => Object.hasOwn(record, name)).map((name) => [name, record[name]!]),
+  )
 }
 
 function addCounts(
