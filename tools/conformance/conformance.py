@@ -11,6 +11,7 @@ import numpy as np
 
 from cases import CASES
 from prepare import byte_checks, index_problems, make_grafts, make_upcycled
+from vocabulary import vocabulary_checks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COUNTS = {"PASS": 0, "FAIL": 0, "SKIP": 0}
@@ -41,12 +42,12 @@ def check_rounding():
         report("PASS" if same.all() else "FAIL", "rounding", f"numpy BF16 = torch, lower half {lower:#06x}")
 
 
-def attempt(case, step):
+def attempt(name, step):
     """Runs a step that calls polygraft; a failure is a line of the report, and the other cases go on."""
     try:
         step()
     except (RuntimeError, OSError, KeyError) as error:
-        report("FAIL", case["name"], "polygraft runs", str(error))
+        report("FAIL", name, "polygraft runs", str(error))
 
 
 def check_bytes(folder, name):
@@ -55,6 +56,11 @@ def check_bytes(folder, name):
         report("FAIL" if wrong else "PASS", name, check, ", ".join(wrong[:3]))
     wrong = index_problems(folder)
     report("FAIL" if wrong else "PASS", name, "index names every tensor and file", ", ".join(wrong[:3]))
+
+
+def check_vocabulary(work):
+    for check, wrong in vocabulary_checks(f"{work}/llama", f"{work}/vocabulary"):
+        report("FAIL" if wrong else "PASS", "vocabulary", check, ", ".join(wrong[:3]))
 
 
 def check_models(major, work, names):
@@ -81,11 +87,14 @@ def main():
             subprocess.run(python(major, "dense.py", work, major, *names), check=True)
         check_rounding()
         for case in cases:
-            attempt(case, lambda: make_upcycled(case, f"{work}/{case['name']}"))
+            attempt(case["name"], lambda: make_upcycled(case, f"{work}/{case['name']}"))
         for major in ("v4", "v5"):
             subprocess.run(python(major, "resave.py", work, major, *names), check=True)
         for case in cases:
-            attempt(case, lambda: check_bytes(f"{work}/{case['name']}", case["name"]))
+            if os.path.exists(f"{work}/{case['name']}/resaved"):
+                attempt(case["name"], lambda: check_bytes(f"{work}/{case['name']}", case["name"]))
+        if os.path.exists(f"{work}/llama/cpt"):
+            attempt("vocabulary", lambda: check_vocabulary(work))
         for major in ("v5", "v4"):
             check_models(major, work, names)
     finally:

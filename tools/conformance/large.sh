@@ -3,4 +3,5 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bash "$here/environments.sh" v5
+[ -n "${POLYGRAFT:-}" ] || node "$here/../bootstrap.mjs"
 exec "$here/.venv-v5/bin/python" "$here/large.py" "$@"

@@ -3,6 +3,7 @@
 Prints lines "PASS|FAIL|SKIP <tab> case <tab> check <tab> detail" for conformance.py. Run in either environment.
 """
 
+import glob
 import os
 import shutil
 import sys
@@ -133,6 +134,21 @@ def checks(case, folder):
     yield "save_pretrained and reopen: same names, bytes and logits", not wrong, wrong[:5] or ""
 
 
+def vocabulary_checks(work):
+    for folder in sorted(glob.glob(f"{work}/vocabulary/graft-*")):
+        _, info = load(folder)
+        yield f"{os.path.basename(folder)}: no missing, unexpected or mismatched key", not info, info or ""
+
+
+def report(name, results):
+    """Prints each (check, whether it holds, detail); what raises is one failed check, and the other cases still run."""
+    try:
+        for check, holds, detail in results:
+            print("PASS" if holds else "FAIL", name, check, detail, sep="\t", flush=True)
+    except Exception as error:
+        print("FAIL", name, "loads", " ".join(str(error).split())[:300], sep="\t", flush=True)
+
+
 def main(work, names):
     torch.set_num_threads(1)
     for case in (c for c in CASES if c["name"] in names):
@@ -140,11 +156,8 @@ def main(work, names):
         if not os.path.exists(f"{folder}/graft"):
             print("SKIP", case["name"], "models", "nothing to load", sep="\t", flush=True)
             continue
-        try:
-            for check, holds, detail in checks(case, folder):
-                print("PASS" if holds else "FAIL", case["name"], check, detail, sep="\t", flush=True)
-        except Exception as error:  # the other cases still run
-            print("FAIL", case["name"], "loads", " ".join(str(error).split())[:300], sep="\t", flush=True)
+        report(case["name"], checks(case, folder))
+    report("vocabulary", vocabulary_checks(work))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ export OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error HF_H
 bash "$root/tools/conformance/environments.sh" v4
 python() { nice "$root/tools/conformance/.venv-v4/bin/python" "$@"; }
 polygraft() { node "$root/apps/cli/bin/polygraft.js" "$@"; }
-[ -d "$root/apps/cli/dist" ] || (cd "$root" && npx -y pnpm@12.21.0 --filter "polygraft..." build)
+node "$root/tools/bootstrap.mjs"
 
 if [ "${1:-make}" = make ]; then
   rm -rf "$checkpoints"
