@@ -1,17 +1,21 @@
+const BYTES = ['B', 'kB', 'MB', 'GB', 'TB']
+const COUNTS = ['', 'k', 'M', 'B', 'T']
+
 /** A byte count with a decimal unit, three figures: `1.23 GB`. */
 export function formatBytes(bytes: number): string {
-  const units = ['B', 'kB', 'MB', 'GB', 'TB']
-  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)))
-  const value = bytes / 1000 ** power
-  return `${power === 0 ? value : value.toPrecision(3)} ${units[power]}`
+  return bytes < 1000 ? `${bytes} B` : inUnits(bytes, BYTES)
 }
 
 /** An element count: `8.03 B`, `1.23 M`, `512`. */
 export function formatCount(count: number): string {
-  if (count < 10_000) return `${count}`
-  const units = ['', ' k', ' M', ' B', ' T']
-  const power = Math.min(units.length - 1, Math.floor(Math.log10(count) / 3))
-  return `${(count / 1000 ** power).toPrecision(3)}${units[power]}`
+  return count < 10_000 ? `${count}` : inUnits(count, COUNTS)
+}
+
+/** Three figures in the largest unit that leaves a whole part; 999,999 is 1.00 M, not 1000 k. */
+function inUnits(value: number, units: readonly string[]): string {
+  const digits = Math.floor(Math.log10(Number(value.toPrecision(3))))
+  const power = Math.min(units.length - 1, Math.floor(digits / 3))
+  return `${(value / 1000 ** power).toPrecision(3)} ${units[power]}`
 }
 
 /** `1 shard`, `2 shards`. */
@@ -19,11 +23,16 @@ export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`
 }
 
-/** A share of one as per cent, with more figures where it is small: `12.3 %`, `0.0041 %`. */
+/**
+ * A share of one as per cent, with more figures near both ends: `12.3 %`, `0.0041 %`, `99.9992 %`. 0 % is said of nothing
+ * and 100 % of everything only.
+ */
 export function formatShare(share: number): string {
   const percent = share * 100
   if (percent === 0 || percent === 100) return `${percent} %`
-  return `${percent >= 0.1 ? percent.toFixed(1) : percent.toPrecision(2)} %`
+  if (percent < 0.1) return `${percent.toPrecision(2)} %`
+  const figures = Math.min(9, Math.max(1, Math.ceil(-Math.log10(100 - percent))))
+  return `${percent.toFixed(figures)} %`
 }
 
 /** A real number for tables, five figures at most. */

@@ -39,9 +39,9 @@ try {
 }
 
 /** Commander has printed its message already; --help and --version come here too, with code 0. */
-function afterParsing({ exitCode, code, message }: CommanderError): number {
+function afterParsing({ exitCode, message }: CommanderError): number {
   if (exitCode === 0) return 0
-  const text = code === 'commander.help' ? 'No command is given' : message.replace(/^error: /, '')
+  const text = message.replace(/^error: /, '')
   if (json) showJsonError([{ code: 'bad-arguments', message: text }], text)
   return BAD_ARGUMENTS
 }

@@ -14,7 +14,7 @@ export const CHECKPOINT_HELP = 'a folder, a .safetensors file, an https: URL or 
 export async function openCheckpoint(location: string): Promise<Checkpoint> {
   try {
     if (/^https?:\/\//.test(location)) return await openUrl(location)
-    if (location.startsWith('hf:')) return await openUrl(hubUrl(location))
+    if (location.startsWith('hf:')) return await openUrl(hubUrl(location), { headers: hubHeaders() })
     return await openPath(location)
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
@@ -44,7 +44,7 @@ export async function openCheckpoints<T extends readonly string[]>(
   return opened as { [K in keyof T]: Checkpoint }
 }
 
-const HUB_NAME = /^[\w-][\w.-]*\/[\w.-]+$/
+const HUB_NAME = /^\w[\w.-]*\/\w[\w.-]*$/
 
 /** `problem` with its file named from where the user stands: of several checkpoints it tells which. */
 function placed(problem: Problem, location: string): Problem {
@@ -65,9 +65,15 @@ export function localPaths(locations: readonly (string | undefined)[]): string[]
     .filter((location) => !/^(https?:\/\/|hf:)/.test(location))
 }
 
+/** Gated and private models need a token; other servers never see it. */
+function hubHeaders(): Record<string, string> {
+  const token = process.env.HF_TOKEN
+  return token ? { authorization: `Bearer ${token}` } : {}
+}
+
 /** `hf:org/name@rev` as the address under which the Hub serves single files. HF_ENDPOINT names a mirror. */
 export function hubUrl(location: string, endpoint = process.env.HF_ENDPOINT ?? HUB): string {
-  const match = /^hf:([\w.-]+\/[\w.-]+)(?:@([\w./-]+))?$/.exec(location)
+  const match = /^hf:(\w[\w.-]*\/\w[\w.-]*)(?:@(\w[\w./-]*))?$/.exec(location)
   if (!match)
     throw new ModelError({
       code: 'bad-location',

@@ -147,7 +147,7 @@ async function cancelled(folder: ResumableFolder): Promise<ModelError> {
       ? { code: 'cancelled', message: 'Cancelled; nothing was written' }
       : {
           code: 'cancelled',
-          message: `Cancelled; ${finished} finished shard(s) are kept`,
+          message: `Cancelled; ${plural(finished, 'finished shard')} kept`,
           file: folder.path,
           next,
         },

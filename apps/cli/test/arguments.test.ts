@@ -75,7 +75,7 @@ it('numbers for people', () => {
 const pair = ['--base', BASE, '--post', INSTRUCT]
 
 describe('wrong arguments end with 2', () => {
-  it.each<[string, string[], RegExp]>([
+  it.concurrent.each<[string, string[], RegExp]>([
     ['unknown command', ['graff'], /unknown command 'graff'[\s\S]*Did you mean graft/],
     ['unknown option', ['inspect', BASE, '--tensor'], /unknown option '--tensor'[\s\S]*--tensors/],
     ['no checkpoint', ['inspect'], /missing required argument/],
@@ -99,8 +99,8 @@ describe('wrong arguments end with 2', () => {
     ['--languages', ['upcycle', BASE, '-o', 'x', '--languages', 'el,,hu'], /el,hu,tr/],
     ['--seed', ['upcycle', BASE, '-o', 'x', '--experts', '2', '--seed', '-1'], /whole number/],
     ['--expert-noise', ['upcycle', BASE, '-o', 'x', '--experts', '2', '--expert-noise', 'some'], /Expected a number/],
-    ['half of the sources', ['verify', CPT, '--base', BASE, '--post', INSTRUCT], /--base, --post and --cpt/],
-    ['only --cpt', ['verify', CPT, '--cpt', CPT], /--base, --post and --cpt/],
+    ['half of the sources', ['verify', CPT, '--base', BASE, '--post', INSTRUCT], /all three: --base, --post and --cpt/],
+    ['only --cpt', ['verify', CPT, '--cpt', CPT], /all three: --base, --post and --cpt/],
   ])('%s', async (_, args, message) => {
     const { code, json, stderr } = await runJson(args)
     expect(code).toBe(2)
@@ -120,12 +120,11 @@ describe('wrong arguments end with 2', () => {
     const { code, stdout, stderr } = await run([])
     expect([code, stdout]).toEqual([2, ''])
     expect(stderr).toMatch(/^Usage: polygraft/)
-    expect((await runJson([])).json.error).toMatchObject({ code: 'bad-arguments', message: 'No command is given' })
   })
 })
 
 describe('help', () => {
-  it.each(['inspect', 'diff', 'delta', 'upcycle', 'graft', 'verify', 'demo'])('%s', async (command) => {
+  it.concurrent.each(['inspect', 'diff', 'delta', 'upcycle', 'graft', 'verify', 'demo'])('%s', async (command) => {
     const { code, stdout, stderr } = await run([command, '--help'])
     expect([code, stderr]).toEqual([0, ''])
     expect(stdout).toMatch(new RegExp(`^Usage: polygraft ${command} `))

@@ -34,5 +34,5 @@ export function addJson(command: Command): Command {
 
 /** An example at the end of a command's help. */
 export function addExample(command: Command, ...lines: readonly string[]): Command {
-  return command.addHelpText('after', `\nExample:\n${lines.map((line) => `  $ ${line}`).join('\n')}\n`)
+  return command.addHelpText('after', `\nExample${lines.length > 1 ? 's' : ''}:\n${lines.map((line) => `  $ ${line}`).join('\n')}\n`)
 }
