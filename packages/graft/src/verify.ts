@@ -30,7 +30,7 @@ export interface GraftSources extends PairSource {
  * - `tensors`: names, shapes and dtypes as a graft gives them; `config`, `files` alike;
  * - `parameters`: as many as the dense model, the experts and the routers make;
  * - `routers`: bit for bit cpt's, or cpt's folded;
- * - `graft`: every element equals the graft computed again by the reference kernels;
+ * - `graft`: every element equals the graft computed again, the first 65,536 of each tensor by the reference kernels;
  * - `frozen`: where cpt equals base bit for bit, the output equals post (apart from the sign of zero);
  * - `ungraft`: taking the delta off again returns cpt within 1 ulp of the largest operand, on samples.
  * Reads every input once, and the output once more for the samples.
