@@ -31,7 +31,8 @@ export function formatShare(share: number): string {
   const percent = share * 100
   if (percent === 0 || percent === 100) return `${percent} %`
   if (percent < 0.1) return `${percent.toPrecision(2)} %`
-  const figures = Math.min(9, Math.max(1, Math.ceil(-Math.log10(100 - percent))))
+  // Digits up to the first one that is not 9; the subtraction is inexact far behind it.
+  const figures = Math.min(9, Math.max(1, Math.ceil(-Math.log10(100 - percent) - 1e-6)))
   return `${percent.toFixed(figures)} %`
 }
 

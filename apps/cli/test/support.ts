@@ -20,7 +20,8 @@ export const BASE = join(TRIO, 'base')
 export const INSTRUCT = join(TRIO, 'instruct')
 export const CPT = join(TRIO, 'cpt')
 
-if (!existsSync(DIST)) throw new Error(`${DIST} is missing. Build it with \`npm run build\`; \`npm test\` does so itself.`)
+if (!existsSync(DIST))
+  throw new Error(`${DIST} is missing. Build it with \`npm run build\`; \`npm test\` does so itself.`)
 
 export interface Ended {
   readonly code: number | null
@@ -34,7 +35,10 @@ export interface RunOptions {
 }
 
 /** Starts the program without waiting for it. */
-export function start(args: readonly string[], { cwd, env }: RunOptions = {}): ChildProcess & { ended: Promise<Ended> } {
+export function start(
+  args: readonly string[],
+  { cwd, env }: RunOptions = {},
+): ChildProcess & { ended: Promise<Ended> } {
   return startAny(process.execPath, [BIN, ...args], { ...(cwd ? { cwd } : {}), ...(env ? { env } : {}) })
 }
 
@@ -79,7 +83,11 @@ export async function succeed(args: readonly string[], options?: RunOptions) {
 }
 
 /** A temporary folder; `remove` it in the end. */
-export async function createTemp(): Promise<{ dir: string; at(name: string): string; remove(): Promise<void> }> {
+export async function createTemp(): Promise<{
+  dir: string
+  at(name: string): string
+  remove(): Promise<void>
+}> {
   const dir = await mkdtemp(join(tmpdir(), 'polygraft-cli-'))
   return {
     dir,
@@ -176,16 +184,24 @@ export async function writeSparseModel(dir: string, options: ModelOptions): Prom
 function specsOf({ config: change = {}, edit }: ModelOptions) {
   const config: JsonObject = { ...TINY, ...change }
   const shapes = expectedTensors(familyOf(config), config)
-  const tensors = new Map([...shapes].map(([name, shape]): [string, Spec] => [name, { dtype: 'BF16', shape }]))
+  const tensors = new Map(
+    [...shapes].map(([name, shape]): [string, Spec] => [name, { dtype: 'BF16', shape }]),
+  )
   edit?.(tensors)
   return { tensors, config }
 }
 
-async function writeTexts(dir: string, config: JsonObject, { tokens, files = {} }: ModelOptions): Promise<void> {
+async function writeTexts(
+  dir: string,
+  config: JsonObject,
+  { tokens, files = {} }: ModelOptions,
+): Promise<void> {
   const vocab = tokens && Object.fromEntries(tokens.map((token, id) => [token, id]))
   const texts = {
     'config.json': JSON.stringify(config),
-    ...(vocab ? { 'tokenizer.json': JSON.stringify({ model: { type: 'WordLevel', vocab }, added_tokens: [] }) } : {}),
+    ...(vocab
+      ? { 'tokenizer.json': JSON.stringify({ model: { type: 'WordLevel', vocab }, added_tokens: [] }) }
+      : {}),
     ...files,
   }
   for (const [name, text] of Object.entries(texts)) await writeFile(join(dir, name), text)

@@ -1,12 +1,13 @@
-import { execFile, spawn } from 'node:child_process'
+import { type StdioOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify, styleText } from 'node:util'
+import { styleText } from 'node:util'
 import { ModelError } from '@polygraft/tensor'
 import type { Command } from 'commander'
+import { STOP_SIGNALS } from '../signals.js'
 import { addExample, addJson } from './_options.js'
 
 interface Step {
@@ -29,7 +30,15 @@ export function addDemo(program: Command): void {
 async function run(args: { out: string; json?: boolean }): Promise<void> {
   const trio = findTrio()
   const out = resolve(args.out)
-  await mkdir(out, { recursive: true })
+  await mkdir(out, { recursive: true }).catch((cause: Error) => {
+    const problem = {
+      code: 'io',
+      message: 'The output folder cannot be made',
+      file: out,
+      received: cause.message,
+    }
+    throw new ModelError(problem, { cause })
+  })
   const steps = road(
     (name) => shorten(join(trio, name)),
     (name) => shorten(join(out, name)),
@@ -74,16 +83,36 @@ function road(trio: (name: string) => string, out: (name: string) => string): re
 }
 
 async function runAloud({ args }: Step): Promise<void> {
-  const child = spawn(process.execPath, [process.argv[1]!, ...args], { stdio: 'inherit' })
-  const [code] = await once(child, 'exit')
+  const { code } = await runChild(args, 'inherit')
   if (code !== 0) throw failed(args, code)
 }
 
+/** @throws ModelError with the problems that the step reports. */
 async function runQuietly({ args }: Step): Promise<unknown> {
-  const { stdout } = await promisify(execFile)(process.execPath, [process.argv[1]!, ...args, '--json'], {
-    maxBuffer: 64 * 2 ** 20,
-  })
-  return JSON.parse(stdout)
+  const { code, stdout } = await runChild([...args, '--json'], ['ignore', 'pipe', 'ignore'])
+  const result = stdout === '' ? {} : JSON.parse(stdout)
+  if (code !== 0) throw result.error ? new ModelError(result.error.problems) : failed(args, code)
+  return result
+}
+
+async function runChild(
+  args: readonly string[],
+  stdio: StdioOptions,
+): Promise<{ code: unknown; stdout: string }> {
+  const child = spawn(process.execPath, [process.argv[1]!, ...args], { stdio })
+  // A terminal sends Ctrl-C to the child as well, which tidies up; it is waited for.
+  const pass = (signal: NodeJS.Signals) => child.kill(signal)
+  for (const name of STOP_SIGNALS) process.on(name, pass)
+  try {
+    let stdout = ''
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text
+    })
+    const [code, signal] = await once(child, 'close')
+    return { code: code ?? signal, stdout }
+  } finally {
+    for (const name of STOP_SIGNALS) process.off(name, pass)
+  }
 }
 
 function failed(args: readonly string[], code: unknown): ModelError {

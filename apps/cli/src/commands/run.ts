@@ -5,8 +5,8 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatBytes } from '../format.js'
 import { openPlan } from '../plan.js'
+import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
-import { untilCancelled } from '../write.js'
 import { addExample, addJson } from './_options.js'
 
 interface Arguments {
