@@ -1,9 +1,14 @@
 import { ModelError } from '@polygraft/tensor'
 import type { ReadRequest } from './evaluate.js'
 
-/** Runs `work` to its end, awaiting each read that it asks for. */
-export async function drive(work: Generator<ReadRequest, void, void>): Promise<void> {
-  for (let step = work.next(); !step.done; step = work.next()) await readInto(step.value)
+/** Runs `work` to its end, awaiting each read that it asks for; what it returns. */
+export async function drive<T>(work: Generator<ReadRequest, T, void>, signal?: AbortSignal): Promise<T> {
+  for (;;) {
+    const step = work.next()
+    if (step.done) return step.value
+    signal?.throwIfAborted()
+    await readInto(step.value)
+  }
 }
 
 /**

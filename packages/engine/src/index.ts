@@ -9,7 +9,10 @@ export {
   type ManifestInput,
   type ManifestShard,
 } from './manifest.js'
+export { measureMoments, measureStatistics, type TensorPair } from './measure.js'
 export { createPairMeter, type PairMeter } from './measure-pair.js'
+export type { MeasureOptions, MeasureProgress } from './measure-run.js'
+export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
 export { checkInputStates, type InputStates, inputStates } from './node/input-states.js'
 export { describeCheckpoint, type PlanFile, parsePlan, reopenPlan, shardsOfTask } from './node/plan-file.js'

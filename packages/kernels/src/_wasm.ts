@@ -102,8 +102,21 @@ export const f32x4 = {
   sub: simd(0xe5),
   mul: simd(0xe6),
   div: simd(0xe7),
+  min: simd(0xe8),
+  max: simd(0xe9),
   /** b < a ? b : a, so a where either is NaN. */
   pmin: simd(0xea),
+}
+
+export const f64x2 = {
+  /** Lanes 0 and 1 of an f32x4. */
+  promoteLow: simd(0x5f),
+  abs: simd(0xec),
+  add: simd(0xf0),
+  sub: simd(0xf1),
+  mul: simd(0xf2),
+  /** a < b ? b : a. */
+  pmax: simd(0xf7),
 }
 
 /** Runs `body` again and again while `condition` holds after it. */

@@ -155,11 +155,12 @@ function checkLength(dtype: FloatDType, bytes: Uint8Array, values: FloatArray): 
 }
 
 /** `bytes`, copied only when typed arrays of `width` bytes an element could not lie over them. */
-function aligned(bytes: Uint8Array, width: number): Uint8Array {
+export function aligned(bytes: Uint8Array, width: number): Uint8Array {
   return bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes)
 }
 
-function uint16Of(bytes: Uint8Array): Uint16Array {
+/** The 16-bit words of `bytes`, which begin at an even address. */
+export function uint16Of(bytes: Uint8Array): Uint16Array {
   return new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2)
 }
 

@@ -1,3 +1,13 @@
+export { simdAvailable } from './_wasm-run.js'
+export {
+  type DigitCounter,
+  type Digits,
+  digitCount,
+  digitCounter,
+  findNth,
+  finiteBins,
+  magnitudeOf,
+} from './digits.js'
 export { decode, encode, type FloatArray } from './float-formats.js'
 export {
   buildKernel,
@@ -10,7 +20,15 @@ export {
   kernelKey,
   type TileKernel,
 } from './kernel.js'
-export { createMoments, type PairMoments, pairMoments } from './moments.js'
+export { addMoments, createMoments, type PairMoments } from './moments.js'
 export { type Distribution, randomValues } from './random.js'
+export {
+  BLOCK_ELEMENTS,
+  type BlockReducer,
+  type Implementation,
+  pairReducer,
+  statisticsReducer,
+} from './reduce.js'
 export { referenceKernel } from './reference.js'
-export { compileKernel, simdAvailable, simdKernel } from './simd.js'
+export { compileKernel, simdKernel } from './simd.js'
+export { addStatistics, createStatistics, type Statistics } from './statistics.js'

@@ -1,31 +1,12 @@
 import { byteSize } from '@polygraft/tensor'
 import { generate, layoutOf, MAX_TURNS, STEP } from './_codegen.js'
-import { moduleOf } from './_wasm.js'
+import { createMemory, instantiate, simdAvailable } from './_wasm-run.js'
 import { checkRun, type Kernel, kernelKey, sumCounts, type TileKernel } from './kernel.js'
 import { referenceKernel } from './reference.js'
 
-/** The little of the WebAssembly interface that is needed; type libraries have it only together with the DOM. */
-declare const WebAssembly: {
-  validate(bytes: Uint8Array<ArrayBuffer>): boolean
-  Module: new (bytes: Uint8Array<ArrayBuffer>) => object
-  Instance: new (module: object, imports: object) => { exports: { run: (...args: number[]) => void } }
-  Memory: new (pages: { initial: number; maximum: number }) => { buffer: ArrayBuffer }
-}
-
-const PAGE = 65536
 /** Tiles start 64-byte aligned, and so far apart that equal indices of two tiles differ in their lower 12 address bits. */
 const TILE_ALIGN = 64
 const TILE_STAGGER = 320
-
-const modules = new Map<string, object>()
-let available: boolean | undefined
-
-/** Whether this engine runs WebAssembly SIMD. */
-export function simdAvailable(): boolean {
-  const returnsNothing = moduleOf(0, 0, 1, [0x41, 0, 0xfd, 0x11, 0x21, 0]) // i32.const 0, i32x4.splat, local.set 0
-  available ??= typeof WebAssembly === 'object' && WebAssembly.validate(returnsNothing)
-  return available
-}
 
 /**
  * The kernel as one fused WebAssembly SIMD loop over tiles in a memory of its own, of which `inputs` and `outputs` are
@@ -43,10 +24,9 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
     bases.push(Math.ceil(end / TILE_ALIGN) * TILE_ALIGN)
     end = bases.at(-1)! + byteSize(dtype, Math.ceil(maxElements / STEP) * STEP) + TILE_STAGGER
   }
-  const pages = Math.ceil(end / PAGE)
-  if (pages > PAGE) return undefined
-  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
-  const { run } = new WebAssembly.Instance(moduleFor(kernel), { env: { memory } }).exports
+  const memory = createMemory(end)
+  if (!memory) return undefined
+  const run = instantiate(kernelKey(kernel), () => generate(kernel), memory)
   const views = dtypes.map(
     (dtype, i) => new Uint8Array(memory.buffer, bases[i], byteSize(dtype, maxElements)),
   )
@@ -89,13 +69,6 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
 /** The fastest implementation there is: SIMD, else the reference. Both give the same bytes. */
 export function compileKernel(kernel: Kernel, maxElements: number): TileKernel {
   return simdKernel(kernel, maxElements) ?? referenceKernel(kernel, maxElements)
-}
-
-function moduleFor(kernel: Kernel): object {
-  const key = kernelKey(kernel)
-  const known = modules.get(key) ?? new WebAssembly.Module(generate(kernel))
-  modules.set(key, known)
-  return known
 }
 
 function sumLanes(memory: ArrayBuffer, at: number, lanes: number): number {

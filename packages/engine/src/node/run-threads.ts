@@ -1,10 +1,9 @@
-import { Worker } from 'node:worker_threads'
-import type { Source } from '@polygraft/tensor'
 import type { OutputFile } from '@polygraft/tensor-io'
 import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from '../_completion.js'
 import type { TaskEvents, TaskJob } from '../run-tasks.js'
 import { errorOf, NEXT, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
+import { cloneableSources, startThread } from './start-thread.js'
 
 /**
  * Runs a job in `job.plan.threads` threads that read and write files by themselves, and one more that digests each file
@@ -31,11 +30,13 @@ export async function runThreads(job: TaskJob, folder: LocalFolder, events: Task
 }
 
 async function withThreads(job: TaskJob, folder: string, events: TaskEvents): Promise<void> {
-  const { plan, checkpoint, kernels } = job
+  const { plan, kernels } = job
+  const { tensors, sources } = job.checkpoint
   const control = new SharedArrayBuffer(8)
   const words = new Int32Array(control)
-  const input = { control, job: { checkpoint: cloneable(checkpoint), plan, kernels, folder } }
-  const completion = followCompletion(plan.shards, plan.work, checkpoint.tensors)
+  const checkpoint = { tensors, sources: cloneableSources(sources) }
+  const input: Omit<WorkerInput, 'role'> = { control, job: { checkpoint, plan, kernels, folder } }
+  const completion = followCompletion(plan.shards, plan.work, tensors)
   const hasher = startThread({ ...input, role: 'hash' })
   const computers = Array.from({ length: plan.threads }, () => startThread({ ...input, role: 'compute' }))
   const threads = [hasher, ...computers]
@@ -68,23 +69,4 @@ async function withThreads(job: TaskJob, folder: string, events: TaskEvents): Pr
     events.signal?.removeEventListener('abort', stop)
     await Promise.all(threads.map((thread) => thread.terminate()))
   }
-}
-
-function startThread(input: WorkerInput): Worker {
-  if (!import.meta.url.endsWith('.ts'))
-    return new Worker(new URL('./worker.js', import.meta.url), { workerData: input })
-  // In a working copy the thread is TypeScript, which Node 20 runs only after tsx has registered itself there.
-  const entry = JSON.stringify(new URL('./worker.ts', import.meta.url).href)
-  const start = `import('tsx/esm/api').then(({ register }) => (register(), import(${entry})))`
-  return new Worker(start, { workerData: input, eval: true })
-}
-
-/** Sources as data that threads can be given: byte sources by their paths alone. */
-function cloneable({ tensors, sources }: TaskJob['checkpoint']): WorkerInput['job']['checkpoint'] {
-  const plain = [...sources].map(([id, source]): [string, Source] => {
-    const shards = [...source.shards].map(([name, { path, size }]) => [name, { path, size }] as const)
-    // Only `path` is used there; the rest of a ByteSource is functions, which cannot be cloned.
-    return [id, { ...source, shards: new Map(shards) as unknown as Source['shards'] }]
-  })
-  return { tensors, sources: new Map(plain) }
 }

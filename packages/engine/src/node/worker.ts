@@ -4,14 +4,18 @@ import { placesOf, runTask } from '../run-task.js'
 import { maxTile } from '../run-tasks.js'
 import { blockingFiles } from './blocking-files.js'
 import { createDigest } from './digest.js'
+import { type MeasureInput, serveMeasures } from './measure-thread.js'
 import { type Failure, failureOf, NEXT, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
 
 const input = workerData as WorkerInput
-const control = new Int32Array(input.control)
+const role = (workerData as WorkerInput | MeasureInput).role
+/** Shared with the threads that write; measuring needs none. */
+const control = new Int32Array(input.control ?? 8)
 const send = (message: WorkerOutput) => parentPort!.postMessage(message)
 
 try {
-  if (input.role === 'compute') compute()
+  if (role === 'measure') serveMeasures(workerData as MeasureInput, fail)
+  else if (role === 'compute') compute()
   else hash()
 } catch (error) {
   fail(error)

@@ -1,0 +1,153 @@
+import {
+  BLOCK_ELEMENTS,
+  type BlockReducer,
+  type Digits,
+  digitCounter,
+  findNth,
+  type PairMoments,
+  pairReducer,
+  type Statistics,
+  statisticsReducer,
+} from '@polygraft/kernels'
+import { byteSize, type FloatDType, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
+import type { Kernels } from './_kernel-pool.js'
+import { createEvaluator, type ReadRequest } from './evaluate.js'
+
+/** What is measured. Plain data, but for the byte sources. */
+export interface MeasureJob {
+  readonly sources: ReadonlyMap<SourceId, Source>
+  /** The tensors that go together: two for moments, else one. */
+  readonly operands: readonly (readonly Tensor[])[]
+  /** Elements evaluated at a time. Nothing that is measured depends on it. */
+  readonly tileElements: number
+  readonly kernels: Kernels
+}
+
+/** What each kind of task gives. */
+export interface MeasureResults {
+  /** One for each block. */
+  readonly moments: readonly PairMoments[]
+  readonly statistics: readonly Statistics[]
+  /** How many elements have which next digit. */
+  readonly digits: Uint32Array
+  /** The element's index in the tensor. */
+  readonly nth: number
+}
+export type MeasureKind = keyof MeasureResults
+
+/** Work over elements [begin, begin + count) of one entry of `operands`. Plain data. */
+export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
+  readonly kind: Kind
+  readonly operand: number
+  /** A multiple of BLOCK_ELEMENTS. */
+  readonly begin: number
+  readonly count: number
+  /** digits: the magnitude's first ones; nth: all of them. */
+  readonly digits?: Digits
+  /** nth: which of the elements with this magnitude, from 0. There is one. */
+  readonly nth?: number
+}
+
+/** Does tasks. Holds compiled kernels and their buffers; not reentrant. */
+export interface Measurer {
+  /** A generator of reads, so that blocking and awaiting callers share it. */
+  run<Kind extends MeasureKind>(task: MeasureTask<Kind>): Generator<ReadRequest, MeasureResults[Kind], void>
+}
+
+export function createMeasurer({ sources, operands, tileElements, kernels }: MeasureJob): Measurer {
+  const evaluator = createEvaluator(sources, tileElements, kernels)
+  const reducers = new Map<string, BlockReducer<PairMoments> | BlockReducer<Statistics>>()
+  const tile = new Uint8Array(tileElements * 8)
+
+  /** Elements [begin, begin + count) of `tensor` into `out`. */
+  function* fill(
+    tensor: Tensor,
+    begin: number,
+    count: number,
+    out: Uint8Array,
+  ): Generator<ReadRequest, void> {
+    const { dtype, expr } = tensor
+    for (let done = 0; done < count; done += tileElements) {
+      const size = Math.min(tileElements, count - done)
+      const part = out.subarray(byteSize(dtype, done), byteSize(dtype, done + size))
+      yield* evaluator.fill(expr, dtype, begin + done, size, part)
+    }
+  }
+
+  function* blocks<Result>(
+    tensors: readonly Tensor[],
+    { begin, count }: MeasureTask,
+    reducer: BlockReducer<Result>,
+  ): Generator<ReadRequest, Result[]> {
+    const results: Result[] = []
+    for (let done = 0; done < count; done += BLOCK_ELEMENTS) {
+      const size = Math.min(BLOCK_ELEMENTS, count - done)
+      for (const [i, tensor] of tensors.entries()) yield* fill(tensor, begin + done, size, reducer.inputs[i]!)
+      results.push(reducer.run(size))
+    }
+    return results
+  }
+
+  /** The tensor's elements of the task, tile by tile; each holds until the next. */
+  function* tiles(
+    { dtype, expr }: Tensor,
+    { begin, count }: MeasureTask,
+    use: (bytes: Uint8Array, begin: number) => boolean,
+  ): Generator<ReadRequest, void> {
+    for (let done = 0; done < count; done += tileElements) {
+      const size = Math.min(tileElements, count - done)
+      const bytes = tile.subarray(0, byteSize(dtype, size))
+      yield* evaluator.fill(expr, dtype, begin + done, size, bytes)
+      if (!use(bytes, begin + done)) return
+    }
+  }
+
+  function* digits(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, Uint32Array> {
+    const counter = digitCounter(tensor.dtype as FloatDType, task.digits!)
+    yield* tiles(tensor, task, (bytes) => {
+      counter.add(bytes)
+      return true
+    })
+    return counter.bins()
+  }
+
+  function* nth(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, number> {
+    let rest = task.nth!
+    let index = -1
+    yield* tiles(tensor, task, (bytes, begin) => {
+      const found = findNth(tensor.dtype as FloatDType, bytes, task.digits!, rest)
+      if ('index' in found) index = begin + found.index
+      else rest -= found.passed
+      return index < 0
+    })
+    return index
+  }
+
+  function reducerFor<Result>(kind: string, tensors: readonly Tensor[], make: () => BlockReducer<Result>) {
+    const key = `${kind} ${tensors.map(({ dtype }) => dtype)}`
+    const reducer = reducers.get(key) ?? (make() as BlockReducer<PairMoments>)
+    reducers.set(key, reducer)
+    return reducer as BlockReducer<Result>
+  }
+
+  function* work(task: MeasureTask): Generator<ReadRequest, MeasureResults[MeasureKind]> {
+    const tensors = operands[task.operand]!
+    const dtypes = tensors.map(({ dtype }) => dtype as FloatDType)
+    switch (task.kind) {
+      case 'moments': {
+        const make = () => pairReducer([dtypes[0]!, dtypes[1]!], kernels)
+        return yield* blocks(tensors, task, reducerFor('pair', tensors, make))
+      }
+      case 'statistics': {
+        const make = () => statisticsReducer(dtypes[0]!, kernels)
+        return yield* blocks(tensors, task, reducerFor('one', tensors, make))
+      }
+      case 'digits':
+        return yield* digits(tensors[0]!, task)
+      case 'nth':
+        return yield* nth(tensors[0]!, task)
+    }
+  }
+
+  return { run: work as Measurer['run'] }
+}

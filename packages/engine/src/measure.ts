@@ -1,0 +1,121 @@
+import {
+  addMoments,
+  addStatistics,
+  createMoments,
+  createStatistics,
+  type PairMoments,
+  type Statistics,
+} from '@polygraft/kernels'
+import {
+  isFloat,
+  numel,
+  type Problem,
+  type Source,
+  type SourceId,
+  type StateDict,
+  type Tensor,
+  throwIfAny,
+} from '@polygraft/tensor'
+import { bytesOf, type MeasureOptions, measuring, split } from './measure-run.js'
+import type { MeasureResults } from './measure-tasks.js'
+import { tensorProblems } from './validate.js'
+
+type Sources = ReadonlyMap<SourceId, Source>
+
+/** Two tensors of equal element count. */
+export type TensorPair = readonly [a: Tensor, b: Tensor]
+
+/** Blocks of a task: enough to make sending it cheap, few enough to share work evenly. */
+const TASK_BLOCKS = 16
+
+/**
+ * Norms and inner products of pairs of tensors, one result for each name, in F64. A tensor's values are those that it
+ * would be stored with: declare an expression as F32 to measure it unrounded. With m a result, |a| = sqrt(m.sumA2),
+ * |b - a| = sqrt(m.sumDelta2), and the cosine is m.dot / (|a| |b|).
+ *
+ * Additions go in one fixed order (`BLOCK_ELEMENTS`), so the bits depend on the values alone.
+ * @throws ModelError 'shape-mismatch' and 'not-a-float' with every such tensor; what reading throws.
+ */
+export async function measureMoments(
+  pairs: ReadonlyMap<string, TensorPair>,
+  sources: Sources,
+  options: MeasureOptions = {},
+): Promise<Map<string, PairMoments>> {
+  throwIfAny([...pairs].flatMap(([name, [a, b]]) => sizeProblems(name, a, b)))
+  return measureBlocks('moments', pairs, sources, options, (blocks) => {
+    const into = createMoments()
+    for (const block of blocks) addMoments(into, block)
+    return into
+  })
+}
+
+/**
+ * Norms and extrema of tensors; as `measureMoments` otherwise.
+ * @throws ModelError 'not-a-float' with every such tensor; what reading throws.
+ */
+export async function measureStatistics(
+  tensors: StateDict,
+  sources: Sources,
+  options: MeasureOptions = {},
+): Promise<Map<string, Statistics>> {
+  const operands = new Map([...tensors].map(([name, tensor]) => [name, [tensor]] as const))
+  return measureBlocks('statistics', operands, sources, options, (blocks) => {
+    const into = createStatistics()
+    for (const block of blocks) addStatistics(into, block)
+    return into
+  })
+}
+
+/** What keeps tensors from being measured, for all of them. */
+export function operandProblems(
+  operands: ReadonlyMap<string, readonly Tensor[]>,
+  sources: Sources,
+): Problem[] {
+  return [...operands].flatMap(([name, tensors]) =>
+    tensors.flatMap((tensor) => [...dtypeProblems(name, tensor), ...tensorProblems(name, tensor, sources)]),
+  )
+}
+
+async function measureBlocks<Kind extends 'moments' | 'statistics', Result>(
+  kind: Kind,
+  operands: ReadonlyMap<string, readonly Tensor[]>,
+  sources: Sources,
+  options: MeasureOptions,
+  combine: (blocks: MeasureResults[Kind][number][]) => Result,
+): Promise<Map<string, Result>> {
+  throwIfAny(operandProblems(operands, sources))
+  const names = [...operands.keys()]
+  const parts: MeasureResults[Kind][] = []
+  const tasks = [...operands.values()].flatMap(([tensor], operand) =>
+    split<Kind>(tensor!, TASK_BLOCKS, { kind, operand }),
+  )
+  const bytesTotal = [...operands.values()].reduce((sum, tensors) => sum + bytesOf(tensors), 0)
+  await measuring(operands, sources, bytesTotal, options, ({ run }) =>
+    run(tasks, (_, index, result) => {
+      parts[index] = result
+    }),
+  )
+  const blocks = new Map<number, MeasureResults[Kind][number][]>()
+  for (const [i, { operand }] of tasks.entries())
+    blocks.set(operand, [...(blocks.get(operand) ?? []), ...parts[i]!])
+  return new Map(names.map((name, operand) => [name, combine(blocks.get(operand) ?? [])]))
+}
+
+function dtypeProblems(name: string, { dtype }: Tensor): Problem[] {
+  if (isFloat(dtype)) return []
+  const message = 'Only float tensors are measured'
+  return [{ code: 'not-a-float', message, tensor: name, expected: 'F64, F32, F16 or BF16', received: dtype }]
+}
+
+function sizeProblems(name: string, a: Tensor, b: Tensor): Problem[] {
+  if (numel(a.shape) === numel(b.shape)) return []
+  return [
+    {
+      code: 'shape-mismatch',
+      message: 'The two tensors differ in shape',
+      tensor: name,
+      expected: `[${a.shape}]`,
+      received: `[${b.shape}]`,
+    },
+  ]
+}

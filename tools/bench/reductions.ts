@@ -1,0 +1,50 @@
+import { BLOCK_ELEMENTS, encode, pairReducer, randomValues, statisticsReducer } from '@polygraft/kernels'
+import type { FloatDType } from '@polygraft/tensor'
+
+/*
+ * Nanoseconds per element of each reduction over one block that stays in the cache, one thread.
+ * Run: npx tsx tools/bench/reductions.ts
+ */
+
+const ROUNDS = 60
+const ROUND_MS = 4
+
+console.log(`${'reduction'.padEnd(26)}${'reference'.padStart(10)}${'SIMD'.padStart(8)}   ns per element`)
+for (const dtype of ['BF16', 'F16', 'F32'] as const) {
+  print(`pair moments ${dtype}`, (implementation) => {
+    const reducer = pairReducer([dtype, dtype], implementation)
+    for (const [i, bytes] of reducer.inputs.entries()) fill(dtype, bytes, `${i}`)
+    return () => reducer.run(BLOCK_ELEMENTS)
+  })
+  print(`statistics ${dtype}`, (implementation) => {
+    const reducer = statisticsReducer(dtype, implementation)
+    fill(dtype, reducer.inputs[0]!, '0')
+    return () => reducer.run(BLOCK_ELEMENTS)
+  })
+}
+
+/** Weights as they occur: normal with deviation 0.02. */
+function fill(dtype: FloatDType, bytes: Uint8Array, name: string): void {
+  const values = new Float32Array(BLOCK_ELEMENTS)
+  randomValues('normal', 0.02, 0, name, 0, values)
+  encode(dtype, values, bytes)
+}
+
+function print(name: string, make: (implementation: 'simd' | 'reference') => () => unknown): void {
+  const [reference, simd] = (['reference', 'simd'] as const).map((implementation) =>
+    best(make(implementation)),
+  )
+  console.log(name.padEnd(26) + reference!.toFixed(2).padStart(10) + simd!.toFixed(2).padStart(8))
+}
+
+/** Best of many short rounds: what the reduction does while nothing else wants the core. */
+function best(run: () => unknown): number {
+  let least = Number.POSITIVE_INFINITY
+  for (let round = 0; round < ROUNDS; round++) {
+    const start = performance.now()
+    let runs = 0
+    for (; performance.now() - start < ROUND_MS; runs++) run()
+    least = Math.min(least, ((performance.now() - start) / (runs * BLOCK_ELEMENTS)) * 1e6)
+  }
+  return least
+}
