@@ -155,7 +155,7 @@ async function cancelled(folder: ResumableFolder): Promise<ModelError> {
   )
 }
 
-// Starting threads takes longer than writing this much.
+// Starting threads takes longer than reading or writing this much.
 const MIN_THREADED_BYTES = 64 * 2 ** 20
 
 function limitsOf({ tensors }: Checkpoint, { maxShardSize, memory, threads }: WriteArguments): PlanOptions {
@@ -166,8 +166,13 @@ function limitsOf({ tensors }: Checkpoint, { maxShardSize, memory, threads }: Wr
   return {
     maxShardBytes: maxShardSize,
     memoryBytes: memory,
-    threads: threads ?? (bytes < MIN_THREADED_BYTES ? 0 : availableParallelism()),
+    threads: threads ?? threadsFor(bytes),
   }
+}
+
+/** Threads for going over `bytes` of weights, where none are asked for. */
+export function threadsFor(bytes: number): number {
+  return bytes < MIN_THREADED_BYTES ? 0 : availableParallelism()
 }
 
 /** Bytes that the output takes on the disk, but for config and manifest, which are small. */

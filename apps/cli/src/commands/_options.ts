@@ -16,15 +16,16 @@ export function addWriteOptions(command: Command): Command {
         .argParser(parseBytes)
         .default(DEFAULT_MEMORY_BYTES, '512MiB'),
     )
-    .addOption(
-      new Option(
-        '--threads <n>',
-        'threads that compute (default: one for each core, none for small outputs)',
-      ).argParser(parseWhole(0)),
-    )
+    .addOption(threadsOption())
     .option('--force', 'replace an existing output, and go on where a guard would refuse')
     .option('--plan <file>', 'save the plan there in place of running it; see `polygraft run` and `finish`')
     .option('--dry-run', 'say what would be read and written, and every problem; write nothing')
+}
+
+/** `--threads`, for commands that go over the weights. */
+export function threadsOption(): Option {
+  const help = 'threads that compute (default: one for each core, none for small checkpoints)'
+  return new Option('--threads <n>', help).argParser(parseWhole(0))
 }
 
 /** `--json`, which every command has. */
@@ -34,5 +35,8 @@ export function addJson(command: Command): Command {
 
 /** An example at the end of a command's help. */
 export function addExample(command: Command, ...lines: readonly string[]): Command {
-  return command.addHelpText('after', `\nExample${lines.length > 1 ? 's' : ''}:\n${lines.map((line) => `  $ ${line}`).join('\n')}\n`)
+  return command.addHelpText(
+    'after',
+    `\nExample${lines.length > 1 ? 's' : ''}:\n${lines.map((line) => `  $ ${line}`).join('\n')}\n`,
+  )
 }

@@ -1,13 +1,14 @@
 import { roleOf } from '@polygraft/architectures'
 import { type DiffLine, type DiffReport, type DiffRow, diffReport } from '@polygraft/delta'
-import { createPairMeter } from '@polygraft/engine'
+import { measureMoments } from '@polygraft/engine'
 import { byteSize, type Checkpoint, formatProblem, mergeSources, numel } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatCount, formatNumber, formatShare, formatTable } from '../format.js'
 import { CHECKPOINT_HELP, openCheckpoints } from '../open.js'
 import { createTerminal, type Terminal } from '../terminal.js'
-import { addExample, addJson } from './_options.js'
+import { threadsFor } from '../write.js'
+import { addExample, addJson, threadsOption } from './_options.js'
 import { familyOrNone, type Pair, type Pairs, pairTensors } from './_pair-tensors.js'
 
 const WARNINGS_SHOWN = 5
@@ -26,6 +27,7 @@ export function addDiff(program: Command): void {
         .argParser(parseWhole(0))
         .default(20),
     )
+    .addOption(threadsOption())
   addExample(
     addJson(command),
     'polygraft diff ./base ./instruct --top 10',
@@ -37,14 +39,14 @@ export function addDiff(program: Command): void {
 async function run(
   baseLocation: string,
   postLocation: string,
-  args: { top: number; json?: boolean },
+  args: { top: number; threads?: number; json?: boolean },
 ): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
   const [base, post] = await openCheckpoints(baseLocation, postLocation)
   const { pairs, ...rest } = await pairTensors(base, post)
   for (const warning of rest.warnings.slice(0, WARNINGS_SHOWN))
     terminal.note(`warning ${formatProblem(warning)}`)
-  const report = diffReport(await measure(terminal, base, post, pairs))
+  const report = diffReport(await measure(terminal, base, post, pairs, args.threads))
   const result = { base: baseLocation, post: postLocation, ...report, ...rest }
   terminal.result(result, () => describe(report, args.top, rest))
 }
@@ -54,29 +56,23 @@ async function measure(
   base: Checkpoint,
   post: Checkpoint,
   pairs: readonly Pair[],
+  threads: number | undefined,
 ): Promise<DiffRow[]> {
-  const meter = createPairMeter(mergeSources(base, post))
   const family = familyOrNone(base)
-  const sizeOf = ({ base: { dtype, shape } }: Pair) => byteSize(dtype, numel(shape))
-  const total = pairs.reduce((sum, pair) => sum + sizeOf(pair), 0)
+  const tensors = new Map(pairs.map((pair) => [pair.name, [pair.base, pair.post] as const]))
+  const bytes = pairs
+    .flatMap((pair) => [pair.base, pair.post])
+    .reduce((sum, { dtype, shape }) => sum + byteSize(dtype, numel(shape)), 0)
   const progress = terminal.progress('diff')
-  const rows: DiffRow[] = []
-  let done = 0
-  for (const pair of pairs) {
-    const { name } = pair
-    const moments = await meter.measure(name, pair.base, pair.post)
-    const role = family ? roleOf(family, name) : { group: 'other' as const }
-    rows.push({
-      name,
-      group: role.group,
-      ...(role.layer === undefined ? {} : { layer: role.layer }),
-      moments,
-    })
-    done += sizeOf(pair)
-    progress.update(done, total)
-  }
+  const measured = await measureMoments(tensors, mergeSources(base, post), {
+    threads: threads ?? threadsFor(bytes),
+    onProgress: ({ bytesDone, bytesTotal }) => progress.update(bytesDone, bytesTotal),
+  })
   progress.done()
-  return rows
+  return [...measured].map(([name, moments]) => {
+    const { group, layer } = family ? roleOf(family, name) : { group: 'other' }
+    return { name, group, ...(layer === undefined ? {} : { layer }), moments }
+  })
 }
 
 function describe(report: DiffReport, top: number, rest: Omit<Pairs, 'pairs'>): string {
