@@ -18,7 +18,8 @@ export function parseBytes(text: string): number {
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text)
   const unit = UNITS[match?.[2]?.toUpperCase() ?? '?']
   const bytes = match && unit ? Math.floor(Number(match[1]) * unit) : 0
-  if (!(bytes > 0 && Number.isFinite(bytes))) throw new InvalidArgumentError('Expected a size such as 5GB or 512MiB.')
+  if (!(bytes > 0 && Number.isFinite(bytes)))
+    throw new InvalidArgumentError('Expected a size such as 5GB or 512MiB.')
   return bytes
 }
 

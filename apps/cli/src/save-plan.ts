@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import { describeCheckpoint, type Plan, type PlanFile, planKey } from '@polygraft/engine'
 import type { Checkpoint } from '@polygraft/tensor'
 import { version } from '../package.json'
-import { formatBytes } from './format.js'
+import { formatBytes, plural } from './format.js'
 import type { Terminal } from './terminal.js'
 
 interface Arguments {
@@ -35,7 +35,7 @@ export async function savePlan(
   const { key, out, shardCount, bytesWritten } = file
   terminal.result({ plan: args.plan, key, out, shardCount, bytesWritten }, () =>
     [
-      `saved ${args.plan}: ${shardCount} shard(s), ${formatBytes(bytesWritten)}, for ${out}`,
+      `saved ${args.plan}: ${plural(shardCount, 'shard')}, ${formatBytes(bytesWritten)}, for ${out}`,
       `next: polygraft run ${args.plan} --task i/n for every i from 1 to n (n up to ${shardCount}), then polygraft finish ${args.plan}`,
     ].join('\n'),
   )

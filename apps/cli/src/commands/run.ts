@@ -3,7 +3,7 @@ import { checkInputStates, type ShardResult, shardsOfTask, writeShards } from '@
 import { taskFolder } from '@polygraft/tensor-io/node'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
-import { formatBytes } from '../format.js'
+import { formatBytes, plural } from '../format.js'
 import { openPlan } from '../plan.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
@@ -73,7 +73,7 @@ async function run(path: string, args: Arguments): Promise<void> {
   terminal.result(
     { plan: path, task, tasks, written: shards.length - earlier, earlier, shards },
     () =>
-      `task ${task}/${tasks}: ${shards.length} shard(s), ${formatBytes(bytes)}${earlier > 0 ? `, ${earlier} of them written before` : ''}`,
+      `task ${task}/${tasks}: ${plural(shards.length, 'shard')}, ${formatBytes(bytes)}${earlier > 0 ? `, ${earlier} of them written before` : ''}`,
   )
 }
 

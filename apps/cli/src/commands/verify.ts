@@ -36,7 +36,9 @@ export function addVerify(program: Command): void {
 async function run(location: string, args: Arguments, command: Command): Promise<void> {
   const sources = [args.base, args.post, args.cpt]
   if ((args.post !== undefined || args.cpt !== undefined) && sources.includes(undefined))
-    command.error('error: to check a graft against its sources give all three: --base, --post and --cpt', { exitCode: 2 })
+    command.error('error: to check a graft against its sources give all three: --base, --post and --cpt', {
+      exitCode: 2,
+    })
   const terminal = createTerminal(args.json ?? false)
   const manifest = await readManifest(location)
   const output = await openCheckpoint(location)
