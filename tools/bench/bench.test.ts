@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createPairMeter } from '@polygraft/engine'
+import { measureMoments } from '@polygraft/engine'
 import { graftProblems } from '@polygraft/graft'
 import { mergeSources } from '@polygraft/tensor'
 import { openPath } from '@polygraft/tensor-io/node'
@@ -29,7 +29,8 @@ it.each([1, 4])('makes data that can be grafted, with small deltas, E = %i', asy
     expect(graftProblems(cpt!, { base: base!, post: post! })).toEqual([])
     const name = 'model.embed_tokens.weight'
     const [before, after] = [base!, post!].map(({ tensors }) => tensors.get(name)!)
-    const moments = await createPairMeter(mergeSources(base!, post!)).measure(name, before!, after!)
+    const pairs = new Map([[name, [before!, after!] as const]])
+    const moments = (await measureMoments(pairs, mergeSources(base!, post!))).get(name)!
     expect(moments.nonFinite).toBe(0)
     expect(moments.changed / moments.count).toBeCloseTo(0.4, 1)
     expect(Math.sqrt(moments.sumDelta2 / moments.sumA2)).toBeLessThan(0.02)

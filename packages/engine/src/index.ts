@@ -10,7 +10,6 @@ export {
   type ManifestShard,
 } from './manifest.js'
 export { measureMoments, measureStatistics, type TensorPair } from './measure.js'
-export { createPairMeter, type PairMeter } from './measure-pair.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'
 export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
