@@ -6,6 +6,8 @@ SMALL = dict(
     bos_token_id=1, eos_token_id=2, pad_token_id=0,
 )  # fmt: skip
 
+WINDOW_EVERYWHERE = dict(use_sliding_window=True, sliding_window=8, max_window_layers=0)
+YARN_ROPE = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 LLAMA3_ROPE = dict(
     rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
 )
@@ -27,17 +29,21 @@ CASES = [
     case("llama-mha-f32", "llama", "mixtral", dtype="float32", num_key_value_heads=4),
     case("llama-head-dim", "llama", "mixtral", head_dim=32, rope_theta=500000.0),
     case("llama-rope-llama3", "llama", "mixtral", rope_theta=500000.0, rope_scaling=LLAMA3_ROPE),
+    case("llama-rope-yarn", "llama", "mixtral", rope_theta=50000.0, rope_scaling=YARN_ROPE),
     case("llama-f16", "llama", "mixtral", dtype="float16"),
     case("llama-written-by-v5", "llama", "mixtral", writer="v5", rope_theta=70000.0),
     case("llama-post-by-v5", "llama", "mixtral", post_writer="v5", rope_theta=70000.0),
     case("mistral-window", "mistral", "mixtral", sliding_window=8),
+    case("mistral-written-by-v5", "mistral", "mixtral", writer="v5", sliding_window=8, rope_theta=70000.0, head_dim=32),
     case("mistral-no-window", "mistral", "mixtral", sliding_window=None),
     case("llama-qwen2moe", "llama", "qwen2_moe"),
     case("qwen2", "qwen2", "qwen2_moe"),
     case("qwen2-tied", "qwen2", "qwen2_moe", tie_word_embeddings=True),
+    case("qwen2-window", "qwen2", "qwen2_moe", **WINDOW_EVERYWHERE),
     case("qwen2-written-by-v5", "qwen2", "qwen2_moe", writer="v5", tie_word_embeddings=True, rope_theta=70000.0),
     case("qwen3", "qwen3", "qwen3_moe", head_dim=16),
     case("qwen3-tied-head-dim", "qwen3", "qwen3_moe", head_dim=32, tie_word_embeddings=True, rope_theta=1000000.0),
+    case("qwen3-window", "qwen3", "qwen3_moe", head_dim=16, **WINDOW_EVERYWHERE),
     case("qwen3-written-by-v5", "qwen3", "qwen3_moe", writer="v5", head_dim=32, rope_theta=70000.0),
 ]
 
