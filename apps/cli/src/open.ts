@@ -48,9 +48,21 @@ const HUB_NAME = /^\w[\w.-]*\/\w[\w.-]*$/
 
 /** `problem` with its file named from where the user stands: of several checkpoints it tells which. */
 function placed(problem: Problem, location: string): Problem {
-  const { file } = problem
-  if (problem.code === 'missing-file' && file === location && HUB_NAME.test(location))
-    return { ...problem, next: `If it is a model on the Hub: hf:${location}` }
+  const { file, code } = problem
+  const isHub = location.startsWith('hf:')
+  if (code === 'missing-file' && file === location && HUB_NAME.test(location))
+    return { ...problem, next: `If it is a model on the Hub, write hf:${location}` }
+  if (code === 'http-status' && isHub && problem.next !== undefined)
+    return {
+      ...problem,
+      next: 'If it is gated, accept its terms on the Hub and put an access token into HF_TOKEN.',
+    }
+  if (code === 'no-weights' && isHub)
+    return {
+      ...problem,
+      received: location,
+      next: 'Check the name and the revision; only safetensors can be read.',
+    }
   if (file === undefined) return problem.received === location ? problem : { ...problem, file: location }
   if (file.startsWith('/') || file.startsWith(location) || /^https?:/.test(file)) return problem
   const single = location.endsWith('.safetensors')
