@@ -13,7 +13,7 @@ export interface Terminal {
   progress(label: string): Meter
 }
 
-export interface Meter {
+interface Meter {
   update(bytesDone: number, bytesTotal: number): void
   /** Takes the display away again. */
   done(): void

@@ -11,7 +11,7 @@ export interface TaskJob {
 }
 
 /** A task that is done: its index in the list, and the counts of each tensor of its group. */
-export interface TaskDone {
+interface TaskDone {
   readonly index: number
   readonly counts: readonly GraftCounts[]
 }

@@ -19,7 +19,7 @@ export interface Task {
 }
 
 /** Tensors that are computed together, and the number of elements of each that are in memory at a time. */
-export interface Group {
+interface Group {
   /** The shard that holds them all, by index. */
   readonly shard: number
   readonly names: readonly string[]
