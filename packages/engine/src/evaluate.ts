@@ -160,7 +160,8 @@ export function createEvaluator(
     const tile = pool.take(kernel)
     for (const [i, leaf] of leaves.entries())
       yield* fill(leaf.expr, leaf.dtype, begin, count, tile.inputs[i]!)
-    const counted = tile.run(count, kernel.scalars)
+    const ends = kernel.ends.map((end) => end - begin)
+    const counted = tile.run(count, kernel.scalars, ends)
     for (const [i, sum] of counts.entries()) {
       sum.changed += counted.outputs[i]!.changed
       sum.swallowed += counted.outputs[i]!.swallowed
@@ -244,6 +245,8 @@ function splitElementwise(
         return { op: 'scale', by: e.by, arg: visit(e.arg) }
       case 'cast':
         return { op: 'cast', dtype: e.dtype, arg: visit(e.arg) }
+      case 'keep':
+        return { op: 'keep', arg: visit(e.arg), threshold: e.threshold, tieEnd: e.tieEnd }
       case 'graft':
         return { op: 'graft', cpt: visit(e.cpt), base: visit(e.base), post: visit(e.post), lambda: e.lambda }
       case 'ratio':

@@ -2,6 +2,7 @@ import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import {
+  evaluate,
   type MeasureOptions,
   type MeasureProgress,
   measureMoments,
@@ -258,5 +259,45 @@ describe('measureThresholds', () => {
     const none = await expectThreshold('F16', Float64Array.of(65504, Infinity, Number.NaN), 0)
     expect(none).toEqual({ threshold: 65504, tieEnd: 0, kept: 0, keptAtThreshold: 0, nonFinite: 2 })
     expect(isKept(none, Infinity, 1)).toBe(true)
+  })
+})
+
+describe('keep', () => {
+  const pick = { tensor: delta('BF16'), keep: 300_000 }
+  const whole = (expr: Expr, dtype: FloatDType = 'F32', size = n): Tensor => ({ dtype, shape: [size], expr })
+  const keepOf = async (): Promise<Expr> => {
+    const { threshold, tieEnd } = (await measureThresholds(new Map([['d', pick]]), inMemory)).get('d')!
+    return { op: 'keep', arg: pick.tensor.expr, threshold, tieEnd }
+  }
+
+  it('keeps exactly the elements that were measured, whatever is evaluated at a time', async () => {
+    const all = new Float32Array((await evaluate(pick.tensor, inMemory)).buffer)
+    const expr = await keepOf()
+    const kept = new Float32Array((await evaluate(whole(expr), inMemory)).buffer)
+    const expected = oracle(Float64Array.from(all), pick.keep).kept
+    const wrong = kept.findIndex((x, i) => {
+      const passed = expected.has(i) || !Number.isFinite(all[i]!)
+      return !Object.is(x, passed ? all[i]! : 0)
+    })
+    expect(wrong).toBe(-1)
+    for (const [begin, end] of [
+      [1, 2],
+      [65_530, 70_010],
+      [n - 100_001, n],
+    ] as const)
+      for (const kernels of ['simd', 'reference'] as const) {
+        const part = new Float32Array((await evaluate(whole(expr), inMemory, { begin, end, kernels })).buffer)
+        expect(part.every((x, i) => Object.is(x, kept[begin + i]!))).toBe(true)
+      }
+  })
+
+  it('counts from its own first element inside other expressions', async () => {
+    const expr = await keepOf()
+    const first: Expr = { op: 'read', source: 's', tensor: 'few' }
+    const parts: Expr = { op: 'concat', args: [first, expr], sizes: [2, n] }
+    const last: Expr = { op: 'rows', arg: parts, width: 1, runs: [[n - 50_000, 50_002]] }
+    const joined = new Float32Array((await evaluate(whole(last, 'F32', 50_002), inMemory)).buffer)
+    const alone = new Float32Array((await evaluate(whole(expr), inMemory)).buffer)
+    expect(joined.every((x, i) => Object.is(x, alone[n - 50_002 + i]!))).toBe(true)
   })
 })

@@ -8,7 +8,10 @@ export const STEP = 8
 /** Turns per call: the counters have 16 bits a lane. */
 export const MAX_TURNS = 0x8000
 
-/** Where a compiled kernel finds its scalars (F32, from byte 0) and leaves its counters, in bytes from the memory's start. */
+/**
+ * Where a compiled kernel finds its scalars (F32, from byte 0) and, after them, its ends (twice the element's number from the
+ * call's first, I32), and leaves its counters, in bytes from the memory's start.
+ */
 interface Layout {
   /** Of each output that is a graft: 8 x U16 of lanes where post == base, then 8 x U16 of swallowed ones. */
   readonly counters: readonly (number | undefined)[]
@@ -17,7 +20,7 @@ interface Layout {
 }
 
 export function layoutOf(kernel: Kernel): Layout {
-  let end = Math.ceil((kernel.scalars.length * 4) / 16) * 16
+  let end = Math.ceil(((kernel.scalars.length + kernel.ends.length) * 4) / 16) * 16
   const counters = kernel.outputs.map(({ node }) => {
     if (kernel.nodes[node]!.op !== 'graft') return undefined
     end += 32
@@ -147,6 +150,8 @@ function compute(loop: Loop, node: KernelNode, group: number): Code {
       const guarded = f32x4.le(f32x4.abs(of(node.b)), scalar(loop, node.scalar))
       return v128.select(v128.splat(127 << 23), f32x4.div(of(node.a), of(node.b)), guarded)
     }
+    case 'keep':
+      return keepLargest(loop, node, group)
     case 'graft':
       return graft(loop, node, group)
     default:
@@ -161,6 +166,25 @@ function input(loop: Loop, index: number, group: number): Code {
   if (!loop.split) return load(loop, index, group * 16)
   const lanes = group === 0 ? [0, 2, 4, 6] : [1, 3, 5, 7]
   return shuffle32(load(loop, index, 0), load(loop, index, 16), lanes)
+}
+
+/** +0 where the magnitude is below the threshold, or at it from the end on. */
+function keepLargest(loop: Loop, node: Extract<KernelNode, { op: 'keep' }>, group: number): Code {
+  const size = keep(loop, f32x4.abs(value(loop, node.a, group)))
+  const threshold = scalar(loop, node.scalar)
+  const at = (loop.kernel.scalars.length + node.end) * 4
+  const end = loop.once(`end ${node.end}`, () => keep(loop, v128.load32Splat(i32.const(0), at), 'before'))
+  const early = i32x4.gtS(end, position(loop, group))
+  const late = v128.andnot(f32x4.eq(size, threshold), early)
+  return v128.andnot(value(loop, node.a, group), v128.or(f32x4.lt(size, threshold), late))
+}
+
+/** Twice the number of each lane's element, as `offset` counts. */
+function position(loop: Loop, group: number): Code {
+  const lanes = [0, 1, 2, 3].map((lane) => 2 * (loop.split ? 2 * lane + group : lane + 4 * group))
+  return loop.once(`position ${group}`, () =>
+    keep(loop, i32x4.add(i32x4.splat(get(loop.offset)), v128.const32(lanes))),
+  )
 }
 
 /** Where post == base, -0 is added, which passes on every cpt. Experts with equal lambdas share that step. */

@@ -52,6 +52,11 @@ export const v128 = {
     const lane = [0, 8, 16, 24].map((by) => (bits >>> by) & 0xff)
     return [0xfd, 0x0c, ...lane, ...lane, ...lane, ...lane]
   },
+  /** Four lanes of 32 bits. */
+  const32: (lanes: readonly number[]): Code => [
+    ...[0xfd, 0x0c],
+    ...lanes.flatMap((lane) => [0, 8, 16, 24].map((by) => (lane >>> by) & 0xff)),
+  ],
   load: (address: Code, offset: number): Code => [...address, 0xfd, 0x00, 4, ...unsigned(offset)],
   load32Splat: (address: Code, offset: number): Code => [...address, 0xfd, 0x09, 2, ...unsigned(offset)],
   store: (address: Code, value: Code, offset: number): Code => [
@@ -84,7 +89,9 @@ export const i16x8 = {
 }
 
 export const i32x4 = {
+  splat: simd(0x11),
   eq: simd(0x37),
+  gtS: simd(0x3b),
   shl: shift(0xab),
   shrU: shift(0xad),
   add: simd(0xae),
@@ -96,6 +103,7 @@ export const i32x4 = {
 export const f32x4 = {
   eq: simd(0x41),
   ne: simd(0x42),
+  lt: simd(0x43),
   le: simd(0x45),
   abs: simd(0xe0),
   add: simd(0xe4),

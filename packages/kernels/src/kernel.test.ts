@@ -27,11 +27,12 @@ function evaluate(
   outputs: readonly FloatDType[],
   values: readonly (readonly number[])[],
   scalars: readonly number[],
+  ends: readonly number[] = [],
 ) {
   const count = values[0]!.length
   for (const [i, dtype] of inputs.entries())
     encode(dtype, Float64Array.from(values[i]!), tile.inputs[i]!.subarray(0, byteSize(dtype, count)))
-  const counts = tile.run(count, scalars)
+  const counts = tile.run(count, scalars, ends)
   const results = outputs.map((dtype, i) => {
     const out = new Float64Array(count)
     decode(dtype, tile.outputs[i]!.subarray(0, byteSize(dtype, count)), out)
@@ -111,6 +112,16 @@ describe.each([
     ]
     const { results } = evaluate(create(kernel, 7)!, ['F32', 'F32'], ['F32'], values, kernel.scalars)
     expect(results).toEqual([[f32(1 / 3), 1, 1, 1, Number.NaN, 1, Number.NaN]])
+  })
+
+  it('keeps what is above the threshold, at it before the end, or NaN', () => {
+    const expr: KernelExpr = { op: 'keep', arg: input(0), threshold: 0.5, tieEnd: 1003 }
+    const kernel = buildKernel(['F32'], [{ expr, dtype: 'F32' }])
+    const values = [[0.5, 1, -0.5, 0.5, -0.5, Number.NaN, -1, -0, Number.NEGATIVE_INFINITY, 0.4999]]
+    const ends = kernel.ends.map((end) => end - 1000) // the tile begins with element 1000
+    const { results } = evaluate(create(kernel, 10)!, ['F32'], ['F32'], values, kernel.scalars, ends)
+    expect(results).toEqual([[0.5, 1, -0.5, 0, 0, Number.NaN, -1, 0, Number.NEGATIVE_INFINITY, 0]])
+    expect(() => create(kernel, 10)!.run(1, kernel.scalars)).toThrow(/Ends are missing/)
   })
 
   it('casts by rounding to the dtype and back', () => {

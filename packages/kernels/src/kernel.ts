@@ -14,9 +14,10 @@ export type KernelExpr =
       readonly lambda: number
     }
   | { readonly op: 'ratio'; readonly num: KernelExpr; readonly den: KernelExpr; readonly guard: number }
+  | { readonly op: 'keep'; readonly arg: KernelExpr; readonly threshold: number; readonly tieEnd: number }
 
 /**
- * One value per element; operands are indices of earlier nodes, `scalar` an index into the kernel's scalars.
+ * One value per element; operands are indices of earlier nodes, `scalar` an index into the kernel's scalars, `end` into its ends.
  * `equal` is a mask. A `graft` takes post - base and post == base as nodes of their own, so that all the experts that
  * share base and post share them too.
  */
@@ -26,6 +27,7 @@ export type KernelNode =
   | { readonly op: 'scale'; readonly a: number; readonly scalar: number }
   | { readonly op: 'cast'; readonly a: number; readonly dtype: FloatDType }
   | { readonly op: 'ratio'; readonly a: number; readonly b: number; readonly scalar: number }
+  | { readonly op: 'keep'; readonly a: number; readonly scalar: number; readonly end: number }
   | {
       readonly op: 'graft'
       readonly cpt: number
@@ -45,8 +47,10 @@ export interface Kernel {
   readonly inputs: readonly FloatDType[]
   readonly nodes: readonly KernelNode[]
   readonly outputs: readonly { readonly node: number; readonly dtype: FloatDType }[]
-  /** `by`, `lambda` and `guard` as built. Not part of the structure: a kernel runs with any others as well. */
+  /** `by`, `lambda`, `guard` and `threshold` as built. Not part of the structure: a kernel runs with any others as well. */
   readonly scalars: readonly number[]
+  /** `tieEnd` as built: indices of elements, counted as the expression's own are. Not part of the structure either. */
+  readonly ends: readonly number[]
 }
 
 /** One result of a kernel: what, and how it is stored. */
@@ -77,9 +81,10 @@ export interface TileKernel {
   /**
    * Computes elements [0, count) of every output. Leaves the inputs as they are.
    * @param scalars as many as `kernel.scalars`, in that order; usually just these.
+   * @param ends as many as `kernel.ends`, in that order, counted from the tile's first element: usually these less its index.
    * @throws ModelError 'bad-kernel' when count exceeds the tile or the scalars are too few.
    */
-  run(count: number, scalars: ArrayLike<number>): KernelCounts
+  run(count: number, scalars: ArrayLike<number>, ends?: ArrayLike<number>): KernelCounts
 }
 
 /**
@@ -89,6 +94,7 @@ export interface TileKernel {
 export function buildKernel(inputs: readonly FloatDType[], outputs: readonly KernelOutput[]): Kernel {
   const nodes: KernelNode[] = []
   const scalars: number[] = []
+  const ends: number[] = []
   const known = new Map<string, number>()
 
   function node(made: KernelNode): number {
@@ -99,10 +105,11 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
     return nodes.push(made) - 1
   }
 
-  function scalar(value: number): number {
-    const found = scalars.findIndex((s) => Object.is(s, value))
-    return found >= 0 ? found : scalars.push(value) - 1
+  function indexIn(values: number[], value: number): number {
+    const found = values.findIndex((s) => Object.is(s, value))
+    return found >= 0 ? found : values.push(value) - 1
   }
+  const scalar = (value: number) => indexIn(scalars, value)
 
   function visit(expr: KernelExpr): number {
     switch (expr.op) {
@@ -121,6 +128,10 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         return node({ op: 'cast', a: visit(expr.arg), dtype: expr.dtype })
       case 'ratio':
         return node({ op: 'ratio', a: visit(expr.num), b: visit(expr.den), scalar: scalar(expr.guard) })
+      case 'keep': {
+        const end = indexIn(ends, expr.tieEnd)
+        return node({ op: 'keep', a: visit(expr.arg), scalar: scalar(expr.threshold), end })
+      }
       case 'graft': {
         const [base, post, cpt] = [visit(expr.base), visit(expr.post), visit(expr.cpt)]
         const delta = node({ op: 'sub', a: post, b: base })
@@ -131,7 +142,7 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
   }
 
   const built = outputs.map(({ expr, dtype }) => ({ node: visit(expr), dtype }))
-  return { inputs, nodes, outputs: built, scalars }
+  return { inputs, nodes, outputs: built, scalars, ends }
 }
 
 /** Names a kernel's structure: everything but the values of its scalars. Equal keys, equal code. */
@@ -146,6 +157,7 @@ export function operandsOf(node: KernelNode): readonly number[] {
       return []
     case 'scale':
     case 'cast':
+    case 'keep':
       return [node.a]
     case 'graft':
       return [node.cpt, node.base, node.post, node.delta, node.same]
@@ -159,17 +171,20 @@ function badKernel(message: string, expected: string, received: string): ModelEr
   return new ModelError({ code: 'bad-kernel', message, expected, received })
 }
 
-/** Refuses a run beyond the tile's size or with missing scalars. */
+/** Refuses a run beyond the tile's size or with missing scalars or ends. */
 export function checkRun(
   kernel: Kernel,
   maxElements: number,
   count: number,
   scalars: ArrayLike<number>,
+  ends: ArrayLike<number>,
 ): void {
   if (!Number.isInteger(count) || count < 0 || count > maxElements)
     throw badKernel('The tile does not hold that many elements', `0 to ${maxElements}`, `${count}`)
   if (scalars.length < kernel.scalars.length)
     throw badKernel('Scalars are missing', `${kernel.scalars.length}`, `${scalars.length}`)
+  if (ends.length < kernel.ends.length)
+    throw badKernel('Ends are missing', `${kernel.ends.length}`, `${ends.length}`)
 }
 
 /** Sums the counts of the outputs. */

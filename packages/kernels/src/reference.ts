@@ -28,17 +28,19 @@ export function referenceKernel(kernel: Kernel, maxElements: number): TileKernel
   return {
     inputs,
     outputs,
-    run(count, scalars) {
-      checkRun(kernel, maxElements, count, scalars)
+    run(count, scalars, ends = []) {
+      checkRun(kernel, maxElements, count, scalars, ends)
       const counts = kernel.outputs.map(() => ({ changed: 0, swallowed: 0 }))
       for (let begin = 0; begin < count; begin += BLOCK) {
         const end = Math.min(begin + BLOCK, count)
         for (const plan of plans) {
           for (const node of plan.nodes) {
             const values = plan.values[node]!.subarray(0, end - begin)
-            compute(kernel, plan, node, values, scalars, (i) =>
-              stored(kernel.inputs[i]!, inputs[i]!, begin, end),
-            )
+            compute(kernel, plan, node, values, {
+              scalars,
+              input: (i) => stored(kernel.inputs[i]!, inputs[i]!, begin, end),
+              end: (i) => ends[i]! - begin,
+            })
           }
           for (const i of plan.outputs)
             store(kernel, plan, i, stored(kernel.outputs[i]!.dtype, outputs[i]!, begin, end), counts[i]!)
@@ -83,13 +85,21 @@ function stored(dtype: Kernel['inputs'][number], tile: Uint8Array, begin: number
   return tile.subarray(byteSize(dtype, begin), byteSize(dtype, end))
 }
 
+/** What a block of elements is computed from. */
+interface Block {
+  readonly scalars: ArrayLike<number>
+  /** Stored elements of an input. */
+  readonly input: (index: number) => Uint8Array
+  /** The kernel's ends, from the block's first element. */
+  readonly end: (index: number) => number
+}
+
 function compute(
   kernel: Kernel,
   { mode, values }: Plan,
   index: number,
   out: FloatArray,
-  scalars: ArrayLike<number>,
-  input: (index: number) => Uint8Array,
+  { scalars, input, end }: Block,
 ): void {
   const node: KernelNode = kernel.nodes[index]!
   const scalar = (i: number) => roundTo(mode, scalars[i]!)
@@ -97,6 +107,7 @@ function compute(
   else if (node.op === 'scale') scaleInto(out, values[node.a]!, scalar(node.scalar))
   else if (node.op === 'cast') castInto(out, values[node.a]!, node.dtype)
   else if (node.op === 'ratio') ratioInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar))
+  else if (node.op === 'keep') keepInto(out, values[node.a]!, scalar(node.scalar), end(node.end))
   else if (node.op === 'graft') graftInto(out, node, values, scalar(node.scalar))
   else foldInto(out, node.op, values[node.a]!, values[node.b]!)
 }
@@ -119,6 +130,14 @@ function castInto(out: FloatArray, a: FloatArray, dtype: Kernel['inputs'][number
 /** num / den, and 1 wherever |den| <= guard. */
 function ratioInto(out: FloatArray, num: FloatArray, den: FloatArray, guard: number): void {
   for (let i = 0; i < out.length; i++) out[i] = Math.abs(den[i]!) <= guard ? 1 : num[i]! / den[i]!
+}
+
+/** The elements that are not below the threshold, but for those at it from index `end` on. NaN is below nothing. */
+function keepInto(out: FloatArray, a: FloatArray, threshold: number, end: number): void {
+  for (let i = 0; i < out.length; i++) {
+    const size = Math.abs(a[i]!)
+    out[i] = size < threshold || (size === threshold && i >= end) ? 0 : a[i]!
+  }
 }
 
 /** post == base -> cpt; lambda == 1 and cpt == base -> post; else cpt + lambda (post - base), each operation rounded. */

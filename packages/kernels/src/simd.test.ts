@@ -45,6 +45,12 @@ const kernelArbitrary: fc.Arbitrary<Kernel> = fc
           fc.record({ op: fc.constant('scale' as const), by: scalar, arg: e }),
           fc.record({ op: fc.constant('cast' as const), dtype: fc.constantFrom(...DTYPES), arg: e }),
           fc.record({ op: fc.constant('ratio' as const), num: e, den: e, guard: scalar }),
+          fc.record({
+            op: fc.constant('keep' as const),
+            arg: e,
+            threshold: fc.constantFrom(0, 1, 1e-40, 0.5, 65504, 3e38, Number.POSITIVE_INFINITY),
+            tieEnd: fc.constantFrom(-1, 0, 1, 7, 8, 13, 64, 1e12),
+          }),
           fc.record({ op: fc.constant('graft' as const), cpt: e, base: e, post: e, lambda: scalar }),
         ),
       }
@@ -83,7 +89,9 @@ function wordsOf(dtype: Narrow, bytes: Uint8Array): Uint32Array | Uint16Array {
 /** Runs both on the inputs of `reference` and compares bytes and counts. */
 function expectEqual(kernel: Kernel, reference: TileKernel, simd: TileKernel, count: number): void {
   for (const [i, tile] of simd.inputs.entries()) tile.set(reference.inputs[i]!)
-  expect(simd.run(count, kernel.scalars)).toEqual(reference.run(count, kernel.scalars))
+  expect(simd.run(count, kernel.scalars, kernel.ends)).toEqual(
+    reference.run(count, kernel.scalars, kernel.ends),
+  )
   for (const [i, { dtype }] of kernel.outputs.entries()) {
     const bytes = count * (dtype === 'F32' ? 4 : 2)
     const [a, b] = [reference.outputs[i]!.subarray(0, bytes), simd.outputs[i]!.subarray(0, bytes)]
@@ -119,6 +127,7 @@ describe('SIMD and reference', () => {
       { op: 'cast', dtype: 'F16', arg: a },
       { op: 'cast', dtype: 'BF16', arg: a },
       { op: 'ratio', num: a, den: b, guard: 1e-6 },
+      { op: 'keep', arg: a, threshold: 1, tieEnd: 500 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 1 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 0.3 },
     ]
@@ -175,6 +184,17 @@ describe('SIMD and reference', () => {
       fill(kernel, reference.inputs, 3)
       expectEqual(kernel, reference, simdKernel(kernel, 999)!, 999)
     }
+  })
+
+  it.each(DTYPES)('keep the largest in tiles beyond one call, %s', (dtype) => {
+    const count = 0x8000 * 8 * 2 + 13
+    const expr: KernelExpr = { op: 'keep', arg: input(0), threshold: 1, tieEnd: 0x8000 * 8 + 21 }
+    const kernel = buildKernel([dtype], [{ expr, dtype }])
+    const [reference, simd] = [referenceKernel(kernel, count), simdKernel(kernel, count)!]
+    fill(kernel, reference.inputs, 11)
+    const words = wordsOf(dtype, reference.inputs[0]!)
+    for (let i = 0; i < count; i += 3) words[i] = SPECIAL[dtype][1]! // 1
+    expectEqual(kernel, reference, simd, count)
   })
 
   it('agree on tiles beyond what the counters of one call hold', () => {

@@ -31,16 +31,20 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
     (dtype, i) => new Uint8Array(memory.buffer, bases[i], byteSize(dtype, maxElements)),
   )
 
+  const storedEnds = new Int32Array(memory.buffer, kernel.scalars.length * 4, kernel.ends.length)
+
   /** `turns` turns from element `begin` on. */
-  function runFrom(begin: number, turns: number): void {
+  function runFrom(begin: number, turns: number, ends: ArrayLike<number>): void {
+    for (let i = 0; i < storedEnds.length; i++)
+      storedEnds[i] = 2 * Math.max(0, Math.min(turns * STEP, ends[i]! - begin))
     run(turns, ...dtypes.map((dtype, i) => bases[i]! + byteSize(dtype, begin)))
   }
 
   return {
     inputs: views.slice(0, kernel.inputs.length),
     outputs: views.slice(kernel.inputs.length),
-    run(count, scalars) {
-      checkRun(kernel, maxElements, count, scalars)
+    run(count, scalars, ends = []) {
+      checkRun(kernel, maxElements, count, scalars, ends)
       const stored = new Float32Array(memory.buffer, 0, kernel.scalars.length)
       for (let i = 0; i < stored.length; i++) stored[i] = scalars[i]!
       const counts = layout.counters.map(() => ({ changed: 0, swallowed: 0 }))
@@ -54,11 +58,11 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
       const whole = count - (count % STEP)
       for (let begin = 0; begin < whole; begin += MAX_TURNS * STEP) {
         const turns = Math.min(MAX_TURNS, (whole - begin) / STEP)
-        runFrom(begin, turns)
+        runFrom(begin, turns, ends)
         add(turns * STEP, STEP)
       }
       if (whole < count) {
-        runFrom(whole, 1) // a whole turn: the lanes beyond `count` hold anything, and are not counted
+        runFrom(whole, 1, ends) // a whole turn: the lanes beyond `count` hold anything, and are not counted
         add(count - whole, count - whole)
       }
       return sumCounts(counts)

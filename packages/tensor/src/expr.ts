@@ -32,6 +32,13 @@ export type Expr =
   /** num / den, and 1 wherever |den| <= guard. */
   | { readonly op: 'ratio'; readonly num: Expr; readonly den: Expr; readonly guard: number }
   /**
+   * Element i of `arg` where its magnitude is above `threshold`, where it equals it and i < tieEnd, and where it is NaN; else
+   * +0. So the k largest magnitudes, of equal ones those of lowest index (`measureThresholds` of `@polygraft/engine`). i counts
+   * from this expression's own first element, whatever it is part of, so tiles, threads and shards do not change what is kept.
+   * The threshold must be measured in the arithmetic's dtype (F32; F64 where the output is F64), or `arg` be a `cast`.
+   */
+  | { readonly op: 'keep'; readonly arg: Expr; readonly threshold: number; readonly tieEnd: number }
+  /**
    * Independent draws, element i from (seed, name, i) alone, so that tiles, threads and shards do not change them.
    * normal: mean 0 and standard deviation `scale`; uniform: [-scale, scale).
    */
