@@ -8,6 +8,7 @@ import {
   type MeasureKind,
   type MeasureResults,
   type MeasureTask,
+  type TaskRunner,
 } from './measure-tasks.js'
 import { openMeasureThreads } from './node/measure-threads.js'
 import { areLocal } from './node/start-thread.js'
@@ -32,16 +33,6 @@ export interface MeasureOptions {
   readonly onProgress?: (progress: MeasureProgress) => void
   /** Aborting throws the signal's reason. */
   readonly signal?: AbortSignal
-}
-
-/** Where tasks are done: in this thread, or in others. */
-export interface TaskRunner {
-  /** Does all of `tasks`; they may end in any order. */
-  run<Kind extends MeasureKind>(
-    tasks: readonly MeasureTask<Kind>[],
-    onResult: (task: number, result: MeasureResults[Kind]) => void,
-  ): Promise<void>
-  close(): Promise<void>
 }
 
 /** Runs phases of tasks over `operands`, and tells of progress. */

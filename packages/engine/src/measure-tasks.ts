@@ -48,6 +48,16 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly nth?: number
 }
 
+/** Where tasks are done: in this thread, or in others. */
+export interface TaskRunner {
+  /** Does all of `tasks`; they may end in any order. */
+  run<Kind extends MeasureKind>(
+    tasks: readonly MeasureTask<Kind>[],
+    onResult: (task: number, result: MeasureResults[Kind]) => void,
+  ): Promise<void>
+  close(): Promise<void>
+}
+
 /** Does tasks. Holds compiled kernels and their buffers; not reentrant. */
 export interface Measurer {
   /** A generator of reads, so that blocking and awaiting callers share it. */

@@ -1,5 +1,4 @@
-import type { TaskRunner } from '../measure-run.js'
-import type { MeasureJob, MeasureKind, MeasureResults, MeasureTask } from '../measure-tasks.js'
+import type { MeasureJob, MeasureKind, MeasureResults, MeasureTask, TaskRunner } from '../measure-tasks.js'
 import type { MeasureAnswer, MeasureInput, MeasureOrder } from './measure-thread.js'
 import { errorOf, type WorkerOutput } from './messages.js'
 import { cloneableSources, startThread } from './start-thread.js'
