@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, readdir, readFile, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Problem } from '@polygraft/tensor'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import {
   BASE,
   BIN,
@@ -18,19 +18,10 @@ import {
   start,
   startAny,
   succeed,
+  type Temp,
   writeModel,
   writeSparseModel,
 } from './support.js'
-
-type Temp = Awaited<ReturnType<typeof createTemp>>
-const temps: Temp[] = []
-afterAll(() => Promise.all(temps.map(({ remove }) => remove())))
-
-async function temporary(): Promise<Temp> {
-  const temp = await createTemp()
-  temps.push(temp)
-  return temp
-}
 
 const INDEX = 'model.safetensors.index.json'
 const SHARD_1 = 'model-00001-of-00002.safetensors'
@@ -384,7 +375,7 @@ const ROWS: Record<string, Row> = {
 
 describe.concurrent('bad input', () => {
   it.each(Object.entries(ROWS))('%s', async (_, { make, problem, count = 1 }) => {
-    const temp = await temporary()
+    const temp = await createTemp()
     const args = [...(await make(temp)), '-o', temp.at('out')]
     const before = await listing(temp.dir)
     const { code, json, stderr } = await runJson(args)
@@ -409,7 +400,7 @@ describe.concurrent('bad input', () => {
 
 describe.concurrent('problems of several kinds', () => {
   it('are listed together: config, tensors, options and the place of the output', async () => {
-    const { at, dir } = await temporary()
+    const { at, dir } = await createTemp()
     const base = await writeModel(at('base'))
     const post = await writeModel(at('post'), {
       config: { rope_theta: 7 },
@@ -434,7 +425,7 @@ describe.concurrent('problems of several kinds', () => {
   })
 
   it('and of several inputs, each by its place', async () => {
-    const { at } = await temporary()
+    const { at } = await createTemp()
     const post = await copyOf(INSTRUCT, at('post'))
     await truncate(join(post, 'model.safetensors'), 1000)
     const { code, json } = await runJson([...graft(at('cpt'), at('base'), post), '-o', at('out')])
@@ -447,7 +438,7 @@ describe.concurrent('problems of several kinds', () => {
   })
 
   it('--force goes on where only the guard refuses, and nowhere else', async () => {
-    const { at } = await temporary()
+    const { at } = await createTemp()
     const base = await writeModel(at('base'))
     const post = await writeModel(at('post'), { seed: 1, config: { rope_theta: 7 } })
     expect((await runJson(['delta', base, post, '-o', at('out')])).json.error.code).toBe('config-mismatch')
@@ -505,7 +496,7 @@ describe.concurrent('places for an output', () => {
       },
     ],
   ])('%s', async (_, code, make) => {
-    const temp = await temporary()
+    const temp = await createTemp()
     const base = await copyOf(BASE, temp.at('base'))
     const { out, more = [] } = await make(temp)
     const before = await listing(temp.dir)
@@ -520,7 +511,7 @@ describe.concurrent('places for an output', () => {
 
 describe('when the disk is full', () => {
   it('as the plan foresees: nothing begins', async (context) => {
-    const { at } = await temporary()
+    const { at } = await createTemp()
     await mkdir(at('small'))
     try {
       execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', at('small')], { stdio: 'ignore' })
@@ -542,7 +533,7 @@ describe('when the disk is full', () => {
   })
 
   it('in the middle: nothing is left', async () => {
-    const { at, dir } = await temporary()
+    const { at, dir } = await createTemp()
     const limited = `ulimit -f 200; exec "${process.execPath}" "${BIN}" upcycle "${BASE}" --experts 3 -o "${at('out')}" --json`
     const { code, stdout } = await startAny('bash', ['-c', limited]).ended
     expect(code).toBe(1)
@@ -557,7 +548,7 @@ describe('when it is stopped', () => {
   let temp: Temp
   let args: string[] = []
   beforeAll(async () => {
-    temp = await temporary()
+    temp = await createTemp()
     // 1.6 GB to write, of which little is: the inputs are holes.
     const config = { vocab_size: 1000, hidden_size: 4096, intermediate_size: 16384, num_hidden_layers: 2 }
     for (const [seed, role] of ['base', 'post', 'cpt'].entries())
@@ -590,8 +581,9 @@ describe('when it is stopped', () => {
     }
     const command = [process.execPath, BIN, ...args].map((word) => `'${word}'`).join(' ')
     const child = startAny('script', ['-qefc', command, '/dev/null'], { env: { TERM: 'xterm' } })
-    await begun()
-    await new Promise((resolve) => setTimeout(resolve, 300))
+    await new Promise<void>((resolve) => {
+      child.stdout.on('data', (text: string) => / % /.test(text) && resolve())
+    })
     child.stdin.write('\x03')
     const { code, stdout } = await child.ended
     expect(code).toBe(1)

@@ -1,6 +1,6 @@
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import {
   BASE,
   CPT,
@@ -13,6 +13,7 @@ import {
   run,
   runJson,
   succeed,
+  type Temp,
   TRIO,
   tensorsOf,
   writeModel,
@@ -21,7 +22,7 @@ import {
 const PAIR = ['--base', BASE, '--post', INSTRUCT]
 const SOURCES = [...PAIR, '--cpt', CPT]
 
-let temp: Awaited<ReturnType<typeof createTemp>>
+let temp: Temp
 const at = (name: string) => temp.at(name)
 beforeAll(async () => {
   temp = await createTemp()
@@ -31,7 +32,6 @@ beforeAll(async () => {
     succeed(['graft', CPT, '-o', at('grafted'), ...PAIR]),
   ])
 })
-afterAll(() => temp.remove())
 
 describe.concurrent('inspect', () => {
   it('a dense model', async () => {
@@ -306,7 +306,7 @@ describe.concurrent('what every writing command has', () => {
   it.each(commands)(
     '%s --dry-run tells what will be read and written, and makes nothing',
     async (command, args, inputs) => {
-      const dir = (await createTemp()).dir
+      const { dir } = await createTemp()
       const out = join(dir, 'deep', 'out')
       const planned = await succeed([command, ...args, '-o', out, '--dry-run'])
       expect(await readdir(dir)).toEqual([])
@@ -324,13 +324,11 @@ describe.concurrent('what every writing command has', () => {
       expect(human.stdout).toMatch(
         /^would write .*\n {2}parameters .*\n {2}read .*\n {2}written .* in 1 shard\n {2}memory .*\nno problems found\n$/,
       )
-      expect((await createTemp()).remove).toBeDefined()
-      await (await import('node:fs/promises')).rm(dir, { recursive: true })
     },
   )
 
   it.each(commands)('%s --max-shard-size gives the same tensors', async (command, args) => {
-    const { dir, remove } = await createTemp()
+    const { dir } = await createTemp()
     const [one, many] = [join(dir, 'one'), join(dir, 'many')]
     const result = await succeed([command, ...args, '-o', many, '--max-shard-size', '100kB'])
     await succeed([command, ...args, '-o', one])
@@ -344,11 +342,10 @@ describe.concurrent('what every writing command has', () => {
       [...(await tensorsOf(one)).values()].reduce((sum, { bytes }) => sum + bytes.length, 0),
     )
     expect((await succeed(['verify', many])).ok).toBe(true)
-    await remove()
   })
 
   it('--force replaces a whole checkpoint, and the old one only then', async () => {
-    const { dir, remove } = await createTemp()
+    const { dir } = await createTemp()
     const out = join(dir, 'out')
     await succeed(['upcycle', BASE, '-o', out, '--experts', '2', '--max-shard-size', '100kB'])
     const before = await listing(dir)
@@ -362,7 +359,6 @@ describe.concurrent('what every writing command has', () => {
     expect((await readdir(out)).filter((name) => name.endsWith('.safetensors'))).toEqual([
       'model.safetensors',
     ])
-    await remove()
   })
 
   it('the same bytes with every number of threads and little memory', async () => {
@@ -390,16 +386,10 @@ describe.concurrent('what every writing command has', () => {
 describe.concurrent('verify finds', () => {
   async function spoil(edit: (dir: string) => Promise<void>): Promise<string> {
     const { dir } = await createTemp()
-    temps.push(dir)
     const out = await copyOf(at('grafted'), join(dir, 'out'))
     await edit(out)
     return out
   }
-  const temps: string[] = []
-  afterAll(async () => {
-    const { rm } = await import('node:fs/promises')
-    await Promise.all(temps.map((dir) => rm(dir, { recursive: true })))
-  })
 
   it('a flipped bit', async () => {
     const dir = await spoil((out) => flipBit(join(out, 'model.safetensors')))

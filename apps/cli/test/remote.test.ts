@@ -3,11 +3,11 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { BASE, CPT, createTemp, INSTRUCT, runJson, succeed, TRIO, tensorsOf } from './support.js'
+import { BASE, CPT, createTemp, INSTRUCT, runJson, succeed, type Temp, TRIO, tensorsOf } from './support.js'
 
 let server: Server
 let endpoint = ''
-let temp: Awaited<ReturnType<typeof createTemp>>
+let temp: Temp
 const seen: { url: string; authorization: string | undefined }[] = []
 
 beforeAll(async () => {
@@ -19,7 +19,6 @@ beforeAll(async () => {
 afterAll(async () => {
   server.closeAllConnections()
   await new Promise((resolve) => server.close(resolve))
-  await temp.remove()
 })
 
 /** `/trio/<name>/resolve/<revision>/<file>` as the Hub serves it; `/whole/...` without ranges; `/gated/...` with a token. */

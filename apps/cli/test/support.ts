@@ -8,6 +8,7 @@ import { expectedTensors, familyOf } from '@polygraft/architectures'
 import type { DType, JsonObject, Problem } from '@polygraft/tensor'
 import { formatSafetensors } from '@polygraft/tensor-io'
 import { openFolder } from '@polygraft/tensor-io/node'
+import { afterAll } from 'vitest'
 
 const at = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 
@@ -82,18 +83,19 @@ export async function succeed(args: readonly string[], options?: RunOptions) {
   return json
 }
 
-/** A temporary folder; `remove` it in the end. */
-export async function createTemp(): Promise<{
-  dir: string
+export interface Temp {
+  readonly dir: string
   at(name: string): string
-  remove(): Promise<void>
-}> {
+}
+
+const temps: string[] = []
+afterAll(() => Promise.all(temps.map((dir) => rm(dir, { recursive: true, force: true, maxRetries: 3 }))))
+
+/** A temporary folder, removed when the test file ends. */
+export async function createTemp(): Promise<Temp> {
   const dir = await mkdtemp(join(tmpdir(), 'polygraft-cli-'))
-  return {
-    dir,
-    at: (name) => join(dir, name),
-    remove: () => rm(dir, { recursive: true, force: true, maxRetries: 3 }),
-  }
+  temps.push(dir)
+  return { dir, at: (name) => join(dir, name) }
 }
 
 /** Everything below `dir`, hidden names too, with sizes. */
