@@ -16,22 +16,20 @@ export async function runHere(job: TaskJob, folder: OutputFolder, events: TaskEv
   const evaluator = createEvaluator(sources, maxTile(job.plan), job.kernels)
   for (const { file, size, header, tensors: ranges } of shards) {
     const output = await folder.createFile(file, size)
-    try {
-      await output.write(header, 0)
-      for (const [index, task] of work.tasks.entries()) {
-        const { names } = work.groups[task.group]!
-        if (!ranges.has(names[0]!)) continue
-        const counts: GraftCounts[] = names.map(() => ({ changed: 0, swallowed: 0 }))
-        for (const request of runTask(evaluator, work, task, tensors, places, counts)) {
-          events.signal?.throwIfAborted()
-          if ('out' in request) await readInto(request)
-          else await output.write(request.bytes, request.position)
-        }
-        events.onTask({ index, counts })
+    await output.write(header, 0)
+    for (const [index, task] of work.tasks.entries()) {
+      const { names } = work.groups[task.group]!
+      if (!ranges.has(names[0]!)) continue
+      const counts: GraftCounts[] = names.map(() => ({ changed: 0, swallowed: 0 }))
+      for (const request of runTask(evaluator, work, task, tensors, places, counts)) {
+        events.signal?.throwIfAborted()
+        if ('out' in request) await readInto(request)
+        else await output.write(request.bytes, request.position)
       }
-    } finally {
-      await output.close()
+      events.onTask({ index, counts })
     }
+    // Not after a failure: what is to be discarded need not be flushed to the disk first.
+    await output.close()
     await events.onShard(file, await digestFile(await folder.read(file), undefined, events.signal))
   }
 }

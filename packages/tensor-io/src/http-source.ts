@@ -32,7 +32,9 @@ export async function findHttpSource(
   headBytes = HEAD_BYTES,
 ): Promise<{ source: ByteSource; etag: string | undefined } | undefined> {
   const head = await fetchRange(url, 0, headBytes, options)
-  return head && { source: slice({ url, options, head }, 0, head.size), etag: head.etag }
+  if (!head) return undefined
+  const source = slice({ url, options, head }, 0, head.size)
+  return { source: head.etag === undefined ? source : { ...source, state: describe(head) }, etag: head.etag }
 }
 
 function slice(remote: Remote, begin: number, end: number): ByteSource {

@@ -15,6 +15,8 @@ export interface ByteSource {
   arrayBuffer(): Promise<ArrayBuffer>
   /** Set when this is the whole of a local file, so that a thread can open it for itself. */
   readonly path?: string
+  /** Where known, what tells a whole file from what it was or will be at another time: size and time of change, ETag. */
+  readonly state?: string
 }
 
 /** Where a stored tensor lies: bytes [begin, end) of `file`, counted from the file's first byte. */

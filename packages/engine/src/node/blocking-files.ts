@@ -1,6 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { ModelError } from '@polygraft/tensor'
+import { fsError } from '@polygraft/tensor-io/node'
 import type { ReadRequest } from '../evaluate.js'
 import type { WriteRequest } from '../run-task.js'
 
@@ -57,17 +58,7 @@ function attempt<T>(path: string, step: () => T): T {
   try {
     return step()
   } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code
-    const full = code === 'ENOSPC' || code === 'EDQUOT'
-    throw new ModelError(
-      {
-        code: full ? 'disk-full' : 'io',
-        message: full ? 'The disk is full' : `The file cannot be used: ${(cause as Error).message}`,
-        file: path,
-        next: full ? 'Free some space or choose another place.' : 'Check the disk and the permissions.',
-      },
-      { cause },
-    )
+    throw fsError(cause, 'The file cannot be used', path)
   }
 }
 

@@ -1,25 +1,21 @@
-import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type Checkpoint, throwIfAny } from '@polygraft/tensor'
+import { fileState } from '@polygraft/tensor-io/node'
 
-/** Size and time of change of every local input file, by absolute path. */
+/** Size and time of change of every local input file when it was opened, by absolute path. */
 export type InputStates = ReadonlyMap<string, string>
 
 /** The states of the local files that `checkpoint` reads: weights and carried files. */
 export function inputStates({ sources, files }: Pick<Checkpoint, 'sources' | 'files'>): InputStates {
   const inputs = [...[...sources.values()].flatMap(({ shards }) => [...shards.values()]), ...files.values()]
-  const paths = new Set(
-    inputs
-      .map(({ path }) => path)
-      .filter((path) => path !== undefined)
-      .map((path) => resolve(path)),
-  )
-  return new Map([...paths].map((path) => [path, stateOf(path)]))
-}
-
-function stateOf(path: string): string {
-  const { size, mtimeMs } = statSync(path, { throwIfNoEntry: false }) ?? { size: -1, mtimeMs: 0 }
-  return size < 0 ? 'gone' : `${size} bytes of ${new Date(mtimeMs).toISOString()}`
+  const states = new Map<string, string>()
+  for (const { path, state } of inputs) {
+    if (path === undefined) continue
+    const known = resolve(path)
+    // Of a file that is opened twice, what was opened first.
+    if (!states.has(known)) states.set(known, state ?? fileState(path))
+  }
+  return states
 }
 
 /**
@@ -29,7 +25,7 @@ function stateOf(path: string): string {
 export function checkInputStates(before: InputStates): void {
   throwIfAny(
     [...before].flatMap(([path, expected]) => {
-      const received = stateOf(path)
+      const received = fileState(path)
       if (received === expected) return []
       const next = 'Let nothing write to the inputs, and start again.'
       return [

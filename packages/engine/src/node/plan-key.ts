@@ -22,8 +22,11 @@ export function planKey(
     digest.update(header)
   }
   for (const [name, tensor] of checkpoint.tensors) add([name, described(tensor)])
-  for (const id of checkpoint.sources.keys()) add(id)
-  for (const [name, bytes] of checkpoint.files) add([name, bytes.size])
+  for (const [id, { shards }] of checkpoint.sources) {
+    add(id)
+    for (const [name, { size, state }] of shards) add([name, size, state])
+  }
+  for (const [name, { size, state }] of checkpoint.files) add([name, size, state])
   for (const state of states) add(state)
   return digest.hex()
 }

@@ -1,8 +1,10 @@
+import type { Worker } from 'node:worker_threads'
+import { ModelError } from '@polygraft/tensor'
 import type { OutputFile } from '@polygraft/tensor-io'
 import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from '../_completion.js'
 import type { TaskEvents, TaskJob } from '../run-tasks.js'
-import { errorOf, NEXT, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
+import { errorOf, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
 import { cloneableSources, startThread } from './start-thread.js'
 
 /**
@@ -11,22 +13,19 @@ import { cloneableSources, startThread } from './start-thread.js'
  */
 export async function runThreads(job: TaskJob, folder: LocalFolder, events: TaskEvents): Promise<void> {
   const files = new Map<string, OutputFile>()
-  try {
-    for (const { file, size, header } of job.plan.shards) {
-      const output = await folder.createFile(file, size)
-      files.set(file, output)
-      await output.write(header, 0)
-    }
-    await withThreads(job, folder.path, {
-      ...events,
-      onShard: async (file, sha256) => {
-        await files.get(file)!.close()
-        await events.onShard(file, sha256)
-      },
-    })
-  } finally {
-    await Promise.all([...files.values()].map((file) => file.close()))
+  for (const { file, size, header } of job.plan.shards) {
+    const output = await folder.createFile(file, size)
+    files.set(file, output)
+    await output.write(header, 0)
   }
+  // After a failure they stay open: what is to be discarded need not be flushed to the disk first.
+  await withThreads(job, folder.path, {
+    ...events,
+    onShard: async (file, sha256) => {
+      await files.get(file)!.close()
+      await events.onShard(file, sha256)
+    },
+  })
 }
 
 async function withThreads(job: TaskJob, folder: string, events: TaskEvents): Promise<void> {
@@ -36,37 +35,73 @@ async function withThreads(job: TaskJob, folder: string, events: TaskEvents): Pr
   const words = new Int32Array(control)
   const checkpoint = { tensors, sources: cloneableSources(sources) }
   const input: Omit<WorkerInput, 'role'> = { control, job: { checkpoint, plan, kernels, folder } }
-  const completion = followCompletion(plan.shards, plan.work, tensors)
-  const hasher = startThread({ ...input, role: 'hash' })
-  const computers = Array.from({ length: plan.threads }, () => startThread({ ...input, role: 'compute' }))
-  const threads = [hasher, ...computers]
-
-  const tell = (shard: number, until: number) => hasher.postMessage({ shard, until })
-  for (const [i, { header }] of plan.shards.entries()) tell(i, header.length)
-  const stop = () => Atomics.store(words, STOP, 1)
-  events.signal?.addEventListener('abort', stop, { once: true })
+  const threads: Worker[] = []
+  const start = (role: WorkerInput['role']) => {
+    const thread = startThread({ ...input, role })
+    threads.push(thread)
+    return thread
+  }
+  const ended: Promise<void>[] = []
+  let abort = () => {}
   try {
     events.signal?.throwIfAborted()
-    const ended: Promise<void>[] = []
-    await new Promise<unknown>((resolve, reject) => {
-      events.signal?.addEventListener('abort', () => reject(events.signal!.reason), { once: true })
+    const hasher = start('hash')
+    for (let i = 0; i < plan.threads; i++) start('compute')
+    await new Promise<void>((resolve, reject) => {
+      abort = () => reject(events.signal!.reason)
+      events.signal?.addEventListener('abort', abort)
+      const tell = (shard: number, until: number) => hasher.postMessage({ shard, until })
+      for (const [i, { header }] of plan.shards.entries()) tell(i, header.length)
+      const completion = followCompletion(plan.shards, plan.work, tensors)
       const receive = (message: WorkerOutput) => {
-        if (message.kind === 'failed') return reject(errorOf(message.failure))
+        if (message.kind === 'failed') reject(errorOf(message.failure))
         if (message.kind === 'digest') {
-          ended.push(events.onShard(plan.shards[message.shard]!.file, message.sha256))
-          if (ended.length === plan.shards.length) resolve(Promise.all(ended))
+          const shard = events.onShard(plan.shards[message.shard]!.file, message.sha256)
+          shard.catch(reject)
+          ended.push(shard)
+          if (ended.length === plan.shards.length) Promise.all(ended).then(() => resolve(), reject)
         }
         if (message.kind === 'task') {
           for (const { shard, until } of completion.done(message.index)) tell(shard, until)
           events.onTask(message)
         }
       }
-      for (const thread of threads) thread.on('message', receive).on('error', reject)
+      for (const thread of threads) listen(thread, receive, reject)
     })
   } finally {
-    stop()
-    Atomics.store(words, NEXT, plan.work.tasks.length)
-    events.signal?.removeEventListener('abort', stop)
+    Atomics.store(words, STOP, 1)
+    events.signal?.removeEventListener('abort', abort)
     await Promise.all(threads.map((thread) => thread.terminate()))
+    // Nothing goes on behind the caller's back.
+    await Promise.allSettled(ended)
   }
+}
+
+/** `receive` gets the messages of `thread`; `fail` what it threw, what `receive` threw, or that it ended without a word. */
+function listen(
+  thread: Worker,
+  receive: (message: WorkerOutput) => void,
+  fail: (error: unknown) => void,
+): void {
+  let hasSaidAll = false
+  thread.on('message', (message: WorkerOutput) => {
+    if (message.kind === 'idle') hasSaidAll = true
+    try {
+      receive(message)
+    } catch (error) {
+      fail(error)
+    }
+  })
+  thread.on('error', (error) => fail(threadDied(error.message, error)))
+  thread.on('exit', (code) => {
+    if (!hasSaidAll) fail(threadDied(`exit code ${code}`))
+  })
+}
+
+function threadDied(received: string, cause?: unknown): ModelError {
+  const next = 'Free memory or take fewer threads (--threads), and start again.'
+  return new ModelError(
+    { code: 'thread', message: 'A thread ended before its work did', received, next },
+    { cause },
+  )
 }

@@ -75,6 +75,7 @@ function hash(): void {
       if (state.at < state.size) return
       send({ kind: 'digest', shard, sha256: state.digest.hex() })
       if (--open > 0) return
+      send({ kind: 'idle' })
       files.close()
       parentPort!.close()
     } catch (error) {

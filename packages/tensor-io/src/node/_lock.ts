@@ -1,37 +1,48 @@
 import { randomBytes } from 'node:crypto'
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { dirname, join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { ModelError } from '@polygraft/tensor'
 import { systemCode } from './_fs-error.js'
 
 interface Holder {
   readonly pid: number
   readonly host: string
-  /** When the process started, in the kernel's own units: ids are used again. Empty where that is not known. */
+  /** Boot of the machine and the kernel's time of the process's start: ids are used again. Empty where not known. */
   readonly started: string
 }
 
+const WAIT_MS = 20
+const MAX_WAITS = 100
+
 /**
- * Takes the lock file `path`, or that of a process of this machine that is no more.
+ * Takes the lock file `path`, or that of a process of this machine that is no more. All names that it uses begin with
+ * `path`.
  * @returns Gives it back.
  * @throws ModelError 'busy' while another process holds it.
  */
 export async function acquireLock(path: string): Promise<() => Promise<void>> {
-  const mine = JSON.stringify(await describe(process.pid))
-  const draft = join(dirname(path), `.lock-${process.pid}-${randomBytes(4).toString('hex')}`)
-  await writeFile(draft, mine)
+  const draft = `${path}.${process.pid}-${randomBytes(4).toString('hex')}`
   try {
-    for (let attempt = 0; ; attempt++) {
-      if (await claim(draft, path)) return async () => rm(path, { force: true })
-      const holder = await readHolder(path)
-      if (holder && ((await isAlive(holder)) || attempt > 3)) throw busy(path, holder)
-      // Of two runs that find the same dead one, only one can move its lock away.
-      if (holder) await rename(path, `${draft}-dead`).catch(ignoreMissing)
-      await rm(`${draft}-dead`, { force: true })
+    await writeFile(draft, JSON.stringify(await describe(process.pid)))
+    for (;;) {
+      if (await claim(draft, path)) return releaseOf(path)
+      const found = await readHolder(path)
+      if (!found) continue
+      if (found !== 'damaged' && (await isAlive(found))) throw busy(path, found)
+      await removeDead(path)
     }
   } finally {
     await rm(draft, { force: true })
+  }
+}
+
+/** Gives the lock back once: after that it may be another run's. */
+function releaseOf(path: string): () => Promise<void> {
+  let isHeld = true
+  return async () => {
+    if (isHeld) await rm(path, { force: true })
+    isHeld = false
   }
 }
 
@@ -46,11 +57,40 @@ async function claim(draft: string, path: string): Promise<boolean> {
   }
 }
 
-async function readHolder(path: string): Promise<Holder | undefined> {
+/**
+ * Removes the lock of a process that is no more. Whoever does so holds a lock for it and looks again: between the look and
+ * the removal, another run could have removed the dead lock and taken it, and would lose it.
+ */
+async function removeDead(path: string): Promise<void> {
+  const release = await waitForLock(`${path}.removal`)
   try {
-    return JSON.parse(await readFile(path, 'utf8')) as Holder
+    const found = await readHolder(path)
+    if (found && (found === 'damaged' || !(await isAlive(found)))) await rm(path, { force: true })
+  } finally {
+    await release()
+  }
+}
+
+async function waitForLock(path: string): Promise<() => Promise<void>> {
+  for (let waits = 0; ; waits++) {
+    try {
+      return await acquireLock(path)
+    } catch (error) {
+      if (systemCode(error) !== 'busy' || waits === MAX_WAITS) throw error
+      await setTimeout(WAIT_MS)
+    }
+  }
+}
+
+/** Locks are made whole, so that a damaged one was being made when the machine stopped. */
+async function readHolder(path: string): Promise<Holder | 'damaged' | undefined> {
+  try {
+    const { pid, host, started } = JSON.parse(await readFile(path, 'utf8')) as Partial<Holder>
+    if (!Number.isInteger(pid) || host === undefined || started === undefined) return 'damaged'
+    return { pid: pid!, host, started }
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined
+    if (error instanceof SyntaxError || error instanceof TypeError) return 'damaged'
     throw error
   }
 }
@@ -62,18 +102,22 @@ async function isAlive(holder: Holder): Promise<boolean> {
   } catch (error) {
     if (systemCode(error) === 'ESRCH') return false
   }
-  return (await describe(holder.pid)).started === holder.started
+  const { started } = await describe(holder.pid)
+  // Where one of them is not known, a process of that id is taken to be the holder.
+  return started === '' || holder.started === '' || started === holder.started
 }
 
 async function describe(pid: number): Promise<Holder> {
-  // Field 22 of the line, counted behind the name in brackets, which may hold blanks.
-  const line = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
-  const started = line.slice(line.lastIndexOf(')') + 2).split(' ')[19] ?? ''
-  return { pid, host: hostname(), started }
-}
-
-function ignoreMissing(error: unknown): void {
-  if (systemCode(error) !== 'ENOENT') throw error
+  const read = (path: string) => readFile(path, 'utf8').catch(() => '')
+  const line = await read(`/proc/${pid}/stat`)
+  // Counted behind the name in brackets, which may hold blanks: the state, and 19 fields on the time of the start.
+  const fields = line.slice(line.lastIndexOf(')') + 2).split(' ')
+  const [state, ticks] = [fields[0], fields[19]]
+  if (ticks === undefined) return { pid, host: hostname(), started: '' }
+  // What has ended but was not waited for keeps its id and writes nothing any more.
+  const boot =
+    state === 'Z' || state === 'X' ? 'ended' : (await read('/proc/sys/kernel/random/boot_id')).trim()
+  return { pid, host: hostname(), started: `${boot} ${ticks}` }
 }
 
 function busy(path: string, { pid, host }: Holder): ModelError {

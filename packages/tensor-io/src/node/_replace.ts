@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { open, rename } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { lstat, open, rename, rm } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { systemCode } from './_fs-error.js'
 
 const NO_FOLDER_SYNC = new Set(['EISDIR', 'EPERM', 'EINVAL', 'ENOTSUP'])
@@ -12,12 +12,10 @@ export function siblingName(target: string, mark: string): string {
 }
 
 /**
- * Gives the folder `path` the name `target`. What had the name steps aside first, and back if that fails: there is always
- * a complete folder, the old one or the new one.
- * @returns Where the old folder is now, to be removed; undefined when there was none.
+ * Gives the folder `path` the name `target`. What had the name steps to `aside` first, and back if that fails: there is
+ * always a complete folder, the old one or the new one.
  */
-export async function swapIn(path: string, target: string): Promise<string | undefined> {
-  const aside = join(dirname(target), siblingName(target, 'polygraft-old'))
+export async function swapIn(path: string, target: string, aside: string): Promise<void> {
   const existed = await renameIfThere(target, aside)
   try {
     await rename(path, target)
@@ -25,7 +23,25 @@ export async function swapIn(path: string, target: string): Promise<string | und
     if (existed) await rename(aside, target)
     throw error
   }
-  return existed ? aside : undefined
+}
+
+/** Removes what stepped aside, under another name: what is called `aside` is whole, also when this is interrupted. */
+export async function removeAside(aside: string): Promise<void> {
+  const leaving = `${aside}-leaving`
+  await removeTree(leaving)
+  if (await renameIfThere(aside, leaving)) await removeTree(leaving)
+}
+
+/** Puts what stepped aside back, unless its name is taken: the run that replaced it ended between its steps. */
+export async function restoreAside(aside: string, target: string): Promise<void> {
+  const isTaken = await lstat(target).catch(() => undefined)
+  if (isTaken) await removeAside(aside)
+  else await renameIfThere(aside, target)
+}
+
+/** Removes a file or folder, if it is there. */
+export async function removeTree(path: string): Promise<void> {
+  await rm(path, { recursive: true, force: true, maxRetries: 3 })
 }
 
 async function renameIfThere(from: string, to: string): Promise<boolean> {

@@ -1,10 +1,10 @@
-import { type FileHandle, mkdir, open, rename, rm, rmdir } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rename, rmdir } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { type ByteSource, ModelError, throwIfAny } from '@polygraft/tensor'
 import { isInside } from '../_names.js'
 import type { OutputFile, OutputFolder } from '../output-folder.js'
 import { fsError } from './_fs-error.js'
-import { siblingName, swapIn, syncFolder } from './_replace.js'
+import { removeAside, removeTree, siblingName, swapIn, syncFolder } from './_replace.js'
 import { fileSource } from './file-source.js'
 import {
   type CreateOptions,
@@ -27,8 +27,10 @@ export interface Output {
   readonly force: boolean
   /** 'w' where an earlier run's files may be there. */
   readonly flags: 'wx' | 'w'
-  /** The folder to remove in the end: `path`, or the one around it. */
-  readonly root: string
+  /** Where a folder that is replaced goes before it is removed. */
+  readonly aside: string
+  /** Removes what is left of the output besides what was published: `path`, or the folder around it. */
+  readonly remove: () => Promise<void>
   /** First of the parent folders that had to be made. */
   readonly madeParent: string | undefined
   readonly handles: Map<string, FileHandle>
@@ -36,6 +38,8 @@ export interface Output {
   /** Steps under way: nothing is removed below their feet, so that none leaves something behind. */
   readonly steps: Set<Promise<unknown>>
   closed: boolean
+  /** The removal of everything, once it has begun. */
+  discarded: Promise<void> | undefined
   /** Why the output was discarded, if the disk was full: every later step fails with it. */
   failure: ModelError | undefined
 }
@@ -54,21 +58,33 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
     const madeParent = await mkdir(parent, { recursive: true })
     const path = join(parent, siblingName(target, 'polygraft'))
     await mkdir(path)
-    return folderOf({
+    const output = beginOutput({
       target,
       path,
-      root: path,
       force: options.force ?? false,
       flags: 'wx',
       madeParent,
-      handles: new Map(),
-      folders: new Set([path]),
-      steps: new Set(),
-      closed: false,
-      failure: undefined,
+      aside: join(parent, siblingName(target, 'polygraft-old')),
+      remove: () => removeTree(path),
     })
+    return folderOf(output)
   } catch (cause) {
     throw fsError(cause, 'The output folder cannot be made', dir)
+  }
+}
+
+/** An output folder's state before anything is written. */
+export function beginOutput(
+  begun: Omit<Output, 'handles' | 'folders' | 'steps' | 'closed' | 'discarded' | 'failure'>,
+): Output {
+  return {
+    ...begun,
+    handles: new Map(),
+    folders: new Set([begun.path]),
+    steps: new Set(),
+    closed: false,
+    discarded: undefined,
+    failure: undefined,
   }
 }
 
@@ -140,7 +156,7 @@ async function writeFile(
 }
 
 /** Runs a step of the output. A full disk discards it, so that the space is free again when the error arrives. */
-async function guarded<T>(output: Output, name: string, run: () => Promise<T>): Promise<T> {
+export async function guarded<T>(output: Output, name: string, run: () => Promise<T>): Promise<T> {
   if (output.failure) throw output.failure
   if (output.closed)
     throw new ModelError({
@@ -171,18 +187,24 @@ async function publish(output: Output): Promise<void> {
     for (const name of [...output.handles.keys()]) await close(output, name)
     for (const folder of output.folders) await syncFolder(folder)
     if (!output.force) throwIfAny(await existingProblems(target, false))
-    const old = output.force ? await swapIn(path, target) : await rename(path, target)
+    if (output.force) await swapIn(path, target, output.aside)
+    else await rename(path, target)
     output.closed = true
     await syncFolder(dirname(target))
-    if (old !== undefined) await rm(old, { recursive: true, force: true })
-    if (output.root !== path) await rm(output.root, { recursive: true, force: true })
+    await removeAside(output.aside)
+    await output.remove()
   })
 }
 
+/** All who ask wait for the same removal. */
 async function discard(output: Output): Promise<void> {
-  if (output.closed) return
+  if (!output.closed) output.discarded = removeAll(output)
+  await output.discarded
+}
+
+async function removeAll(output: Output): Promise<void> {
   await closeAll(output)
-  await rm(output.root, { recursive: true, force: true, maxRetries: 3 })
+  await output.remove()
   await removeEmptyParents(output)
 }
 
@@ -195,7 +217,10 @@ export async function closeAll(output: Output): Promise<void> {
 }
 
 /** Parent folders that were made for the output go as well, unless somebody has used them since. */
-async function removeEmptyParents({ target, madeParent }: Output): Promise<void> {
+export async function removeEmptyParents({
+  target,
+  madeParent,
+}: Pick<Output, 'target' | 'madeParent'>): Promise<void> {
   if (madeParent === undefined) return
   for (let at = dirname(target); contains(madeParent, at); at = dirname(at)) {
     const removed = await rmdir(at).then(

@@ -7,12 +7,11 @@ import { fsError } from './_fs-error.js'
 const MAX_CALL_BYTES = 2 ** 30
 
 /** A local file as a ByteSource. `path` lets a thread open it for itself. */
-export type FileSource = ByteSource & { readonly path: string }
+export type FileSource = ByteSource & { readonly path: string; readonly state: string }
 
-type FileState = Pick<Stats, 'size' | 'mtimeMs'>
 interface OpenFile {
   readonly path: string
-  readonly state: FileState
+  readonly state: string
   handle: Promise<FileHandle> | undefined
   readers: number
 }
@@ -23,15 +22,26 @@ interface OpenFile {
  *   "truncated" when it ends early.
  */
 export function fileSource(path: string): FileSource {
-  let state: Stats
+  let stats: Stats
   try {
-    state = statSync(path)
+    stats = statSync(path)
   } catch (cause) {
     throw fsError(cause, 'The file cannot be read', path)
   }
-  if (!state.isFile()) throw new ModelError({ code: 'io', message: 'This is not a file', file: path })
+  if (!stats.isFile()) throw new ModelError({ code: 'io', message: 'This is not a file', file: path })
+  const state = describe(stats)
   const file: OpenFile = { path, state, handle: undefined, readers: 0 }
-  return { path, ...slice(file, 0, state.size) }
+  return { path, state, ...slice(file, 0, stats.size) }
+}
+
+/** The state that `fileSource` would give the file now; `gone` when there is none. */
+export function fileState(path: string): string {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  return stats ? describe(stats) : 'gone'
+}
+
+function describe({ size, mtime }: Pick<Stats, 'size' | 'mtime'>): string {
+  return `${size} bytes of ${mtime.toISOString()}`
 }
 
 function slice(file: OpenFile, begin: number, end: number): ByteSource {
@@ -61,15 +71,15 @@ async function read(file: OpenFile, begin: number, end: number): Promise<ArrayBu
 
 async function openUnchanged({ path, state }: OpenFile): Promise<FileHandle> {
   const handle = await open(path, 'r')
-  const now = await handle.stat()
-  if (now.size === state.size && now.mtimeMs === state.mtimeMs) return handle
+  const now = describe(await handle.stat())
+  if (now === state) return handle
   await handle.close()
   throw new ModelError({
     code: 'changed',
     message: 'The file changed while it was in use',
     file: path,
-    expected: `${state.size} bytes of ${new Date(state.mtimeMs).toISOString()}`,
-    received: `${now.size} bytes of ${now.mtime.toISOString()}`,
+    expected: state,
+    received: now,
   })
 }
 

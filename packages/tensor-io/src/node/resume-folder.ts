@@ -1,12 +1,21 @@
-import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rmdir, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { ModelError, throwIfAny } from '@polygraft/tensor'
-import { fsError } from './_fs-error.js'
+import { fsError, systemCode } from './_fs-error.js'
 import { acquireLock } from './_lock.js'
-import { siblingName, syncFolder } from './_replace.js'
+import { forgetLost, readNotes, writeNote } from './_notes.js'
+import { removeTree, restoreAside, siblingName } from './_replace.js'
 import { writeDurably } from './_write-durably.js'
-import { closeAll, folderOf, type LocalFolder, type Output } from './create-folder.js'
-import { type CreateOptions, resolveTarget, targetProblems } from './output-problems.js'
+import {
+  beginOutput,
+  closeAll,
+  folderOf,
+  guarded,
+  type LocalFolder,
+  type Output,
+  removeEmptyParents,
+} from './create-folder.js'
+import { type CreateOptions, existingProblems, resolveTarget, targetProblems } from './output-problems.js'
 
 export interface ResumeOptions extends CreateOptions {
   /** Names what is being written: only a folder that was begun with the same key is gone on with. */
@@ -29,6 +38,8 @@ const KEY_FILE = 'key'
 const LOCK_FILE = 'lock'
 const NOTES_FOLDER = 'notes'
 const OUTPUT_FOLDER = 'output'
+const ASIDE = 'replaced'
+const MAX_ENTRIES = 5
 
 /** The hidden folder beside `target` in which its output grows: the key, a lock, notes, and the output itself. */
 export function workFolder(target: string, gathered = false): string {
@@ -41,57 +52,94 @@ export function workFolder(target: string, gathered = false): string {
  * @throws ModelError as `createFolder`, and 'busy' while another run of this machine writes the same output.
  */
 export async function resumeFolder(dir: string, options: ResumeOptions): Promise<ResumableFolder> {
+  const { key, force = false, gathered = false } = options
   const target = await resolveTarget(dir)
   throwIfAny(await targetProblems(target, options))
-  const gathered = options.gathered ?? false
   const root = workFolder(target, gathered)
-  const path = join(root, OUTPUT_FOLDER)
-  const { madeParent, unlock } = await attempt(dir, async () => {
-    const madeParent = await mkdir(dirname(target), { recursive: true })
-    await mkdir(root, { recursive: true })
-    return { madeParent, unlock: await acquireLock(join(root, LOCK_FILE)) }
-  })
+  const { madeParent, unlock } = await attempt(dir, () => enter(target, root))
   try {
     return await attempt(dir, async () => {
-      if (gathered) await requireKey(root, options.key)
-      else await prepare(root, path, options.key)
-      const output: Output = {
+      await restoreAside(join(root, ASIDE), target)
+      // The run that held the lock until now may have published.
+      throwIfAny(await existingProblems(target, force))
+      if (gathered) await requireKey(root, key)
+      else await prepare(root, key)
+      const output = beginOutput({
         target,
-        path,
-        root,
-        force: options.force ?? false,
+        path: join(root, OUTPUT_FOLDER),
+        force,
         flags: 'w',
         madeParent,
-        handles: new Map(),
-        folders: new Set([path]),
-        steps: new Set(),
-        closed: false,
-        failure: undefined,
-      }
-      const folder = { ...folderOf(output), notes: await notesOf(root, path) }
-      return { ...folder, leave: () => leave(output, folder, unlock, gathered) }
+        aside: join(root, ASIDE),
+        remove: () => removeWork(root, target, unlock),
+      })
+      const notes = await notesOf(output, root, output.path)
+      const folder = { ...folderOf(output), notes }
+      return { ...folder, leave: () => leave(output, folder, root, unlock, gathered) }
     })
   } catch (error) {
     await unlock()
+    // Tasks that begin may be making the folders in it.
+    const made = gathered ? ['.'] : [NOTES_FOLDER, OUTPUT_FOLDER, '.']
+    for (const name of made) await rmdir(join(root, name)).catch(ignore)
+    await removeEmptyParents({ target, madeParent })
     throw error
   }
 }
 
+/** Makes the hidden folder and locks it. */
+async function enter(
+  target: string,
+  root: string,
+): Promise<{ madeParent: string | undefined; unlock: () => Promise<void> }> {
+  const madeParent = await mkdir(dirname(target), { recursive: true })
+  for (let attempts = 0; ; attempts++) {
+    try {
+      await mkdir(root, { recursive: true })
+      return { madeParent, unlock: await acquireLock(join(root, LOCK_FILE)) }
+    } catch (error) {
+      await rmdir(root).catch(ignore)
+      // A run that ends removes the folder, perhaps between the two steps.
+      if (systemCode(error) === 'ENOENT' && attempts < MAX_ENTRIES) continue
+      await removeEmptyParents({ target, madeParent })
+      throw error
+    }
+  }
+}
+
+/**
+ * Removes the hidden folder, the lock in it last: until then nobody else uses the folder, and from then on nothing is
+ * removed that another run may have made.
+ */
+async function removeWork(root: string, target: string, unlock: () => Promise<void>): Promise<void> {
+  // Should a replaced folder still be here, it is the only copy.
+  await restoreAside(join(root, ASIDE), target)
+  await emptyBut(root, (name) => name === LOCK_FILE)
+  await unlock()
+  await rmdir(root).catch(ignore)
+}
+
+async function emptyBut(root: string, isKept: (name: string) => boolean): Promise<void> {
+  for (const name of await readdir(root).catch(() => []))
+    if (!isKept(name)) await removeTree(join(root, name))
+}
+
+function ignore(): void {}
+
 async function leave(
   output: Output,
   folder: LocalFolder,
+  root: string,
   unlock: () => Promise<void>,
   gathered: boolean,
 ): Promise<number> {
   if (output.closed) return 0
-  const noted = new Set(await readdir(join(output.root, NOTES_FOLDER)))
+  const noted = new Set(await readdir(join(root, NOTES_FOLDER)))
   // What is gathered is not this run's to remove.
   if (noted.size === 0 && !gathered) await folder.discard()
   if (output.closed) return 0
   await closeAll(output)
-  if (!gathered)
-    for (const name of await readdir(output.path))
-      if (!noted.has(name)) await rm(join(output.path, name), { recursive: true, force: true })
+  if (!gathered) await emptyBut(output.path, (name) => noted.has(name))
   await unlock()
   return noted.size
 }
@@ -131,25 +179,21 @@ export async function taskFolder(
     await requireKey(root, key)
     const path = join(root, siblingName(target, 'task'))
     await mkdir(path)
-    const folder = folderOf({
+    const output = beginOutput({
       target,
       path,
-      root: path,
       force: false,
       flags: 'wx',
       madeParent: undefined,
-      handles: new Map(),
-      folders: new Set([path]),
-      steps: new Set(),
-      closed: false,
-      failure: undefined,
+      aside: `${path}-replaced`,
+      remove: () => removeTree(path),
     })
-    const { earlier, write } = await notesOf(root, shared)
+    const { earlier, write } = await notesOf(output, root, shared)
     const publishFile = async (file: string, text: string) => {
-      await rename(join(path, file), join(shared, file))
+      await guarded(output, file, () => rename(join(path, file), join(shared, file)))
       await write(file, text)
     }
-    return { ...folder, notes: { earlier, write: publishFile } }
+    return { ...folderOf(output), notes: { earlier, write: publishFile } }
   })
 }
 
@@ -174,30 +218,21 @@ async function requireKey(root: string, key: string): Promise<void> {
   })
 }
 
-/** Empties the folder unless it was begun with `key`. */
-async function prepare(root: string, path: string, key: string): Promise<void> {
-  if ((await readKey(root)) !== key) {
-    for (const name of await readdir(root))
-      if (name !== LOCK_FILE) await rm(join(root, name), { recursive: true, force: true })
-    await mkdir(join(root, NOTES_FOLDER), { recursive: true })
-    await mkdir(path, { recursive: true })
-    await writeDurably(join(root, KEY_FILE), key)
-  }
+/** Empties the folder unless it was begun with `key`, and makes it ready to go on with. */
+async function prepare(root: string, key: string): Promise<void> {
+  const isSame = (await readKey(root)) === key
+  if (!isSame) await emptyBut(root, (name) => name.startsWith(LOCK_FILE))
+  await mkdir(join(root, NOTES_FOLDER), { recursive: true })
+  await mkdir(join(root, OUTPUT_FOLDER), { recursive: true })
+  await forgetLost(join(root, NOTES_FOLDER), join(root, OUTPUT_FOLDER))
+  if (!isSame) await writeDurably(join(root, KEY_FILE), key)
 }
 
-async function notesOf(root: string, path: string): Promise<ResumableFolder['notes']> {
+/** @param path Where the files are that are noted. */
+async function notesOf(output: Output, root: string, path: string): Promise<ResumableFolder['notes']> {
   const folder = join(root, NOTES_FOLDER)
-  const earlier = new Map<string, string>()
-  for (const file of await readdir(folder)) {
-    const isThere = await stat(join(path, file)).catch(() => undefined)
-    if (isThere) earlier.set(file, await readFile(join(folder, file), 'utf8'))
-  }
   return {
-    earlier,
-    async write(file, text) {
-      // The file's own name must be on the disk before a note says that it is.
-      await syncFolder(path)
-      await writeDurably(join(folder, file), text)
-    },
+    earlier: await readNotes(folder, path),
+    write: (file, text) => guarded(output, file, () => writeNote(folder, path, file, text)),
   }
 }
