@@ -37,11 +37,11 @@ export interface MeasureOptions {
 
 /** Runs phases of tasks over `operands`, and tells of progress. */
 export interface Measuring {
-  /** @param counted whether the tasks' bytes enter the progress. */
+  /** @param passes how often a task's bytes enter the progress; default once. */
   run<Kind extends MeasureKind>(
     tasks: readonly MeasureTask<Kind>[],
     onResult: (task: MeasureTask<Kind>, index: number, result: MeasureResults[Kind]) => void,
-    counted?: boolean,
+    passes?: (task: MeasureTask<Kind>) => number,
   ): Promise<void>
 }
 
@@ -66,13 +66,13 @@ export async function measuring<Result>(
   let bytesDone = 0
   try {
     return await body({
-      async run(tasks, onResult, counted = true) {
+      async run(tasks, onResult, passes = () => 1) {
         signal?.throwIfAborted()
         await runner.run(tasks, (index, result) => {
           const task = tasks[index]!
           onResult(task, index, result)
-          if (!counted) return
-          bytesDone += bytesOf(job.operands[task.operand]!, task.count)
+          if (passes(task) === 0) return
+          bytesDone += passes(task) * bytesOf(job.operands[task.operand]!, task.count)
           onProgress?.({ tensor: names[task.operand]!, bytesDone, bytesTotal })
         })
       },

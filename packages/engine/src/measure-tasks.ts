@@ -1,6 +1,7 @@
 import {
   BLOCK_ELEMENTS,
   type BlockReducer,
+  collectMagnitudes,
   type Digits,
   digitCounter,
   findNth,
@@ -28,10 +29,18 @@ export interface MeasureResults {
   /** One for each block. */
   readonly moments: readonly PairMoments[]
   readonly statistics: readonly Statistics[]
-  /** How many elements have which next digit. */
-  readonly digits: Uint32Array
+  readonly digits: DigitResult
+  /** How many elements of a sample have which first digit. */
+  readonly sample: Uint32Array
   /** The element's index in the tensor. */
   readonly nth: number
+}
+
+/** How many elements have which next digit. */
+export interface DigitResult {
+  readonly bins: Uint32Array
+  /** The bits of the magnitudes in the task's window, in order; absent where there are too many. */
+  readonly found?: Uint32Array
 }
 export type MeasureKind = keyof MeasureResults
 
@@ -44,6 +53,8 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly count: number
   /** digits: the magnitude's first ones; nth: all of them. */
   readonly digits?: Digits
+  /** digits, F32 only: magnitudes whose first digit lies in [low, high] are wanted as well. */
+  readonly window?: readonly [low: number, high: number]
   /** nth: which of the elements with this magnitude, from 0. There is one. */
   readonly nth?: number
 }
@@ -63,6 +74,12 @@ export interface Measurer {
   /** A generator of reads, so that blocking and awaiting callers share it. */
   run<Kind extends MeasureKind>(task: MeasureTask<Kind>): Generator<ReadRequest, MeasureResults[Kind], void>
 }
+
+/** Magnitudes are collected up to one in so many elements. */
+export const WINDOW_SHARE = 8
+/** A sample is this many runs of this many elements. */
+const SAMPLE_RUNS = 128
+const SAMPLE_RUN = 512
 
 export function createMeasurer({ sources, operands, tileElements, kernels }: MeasureJob): Measurer {
   const evaluator = createEvaluator(sources, tileElements, kernels)
@@ -112,12 +129,30 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     }
   }
 
-  function* digits(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, Uint32Array> {
+  function* digits(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, DigitResult> {
     const counter = digitCounter(tensor.dtype as FloatDType, task.digits!)
+    const found = new Uint32Array(task.window ? Math.ceil(task.count / WINDOW_SHARE) : 0)
+    let used = 0
     yield* tiles(tensor, task, (bytes) => {
       counter.add(bytes)
+      if (task.window && used <= found.length) used = collectMagnitudes(bytes, task.window, found, used)
       return true
     })
+    const bins = counter.bins()
+    return task.window && used <= found.length ? { bins, found: found.slice(0, used) } : { bins }
+  }
+
+  /** First digits of short runs of elements, evenly spread. */
+  function* sample(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, Uint32Array> {
+    const counter = digitCounter(tensor.dtype as FloatDType, [])
+    const add = (bytes: Uint8Array) => {
+      counter.add(bytes)
+      return true
+    }
+    for (let run = 0; run < SAMPLE_RUNS; run++) {
+      const begin = task.begin + Math.floor((run * (task.count - SAMPLE_RUN)) / SAMPLE_RUNS)
+      yield* tiles(tensor, { ...task, begin, count: SAMPLE_RUN }, add)
+    }
     return counter.bins()
   }
 
@@ -154,6 +189,8 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
       }
       case 'digits':
         return yield* digits(tensors[0]!, task)
+      case 'sample':
+        return yield* sample(tensors[0]!, task)
       case 'nth':
         return yield* nth(tensors[0]!, task)
     }

@@ -10,7 +10,7 @@ import {
 } from '@polygraft/tensor'
 import { operandProblems } from './measure.js'
 import { bytesOf, type MeasureOptions, type Measuring, measuring, split } from './measure-run.js'
-import type { MeasureTask } from './measure-tasks.js'
+import { type DigitResult, type MeasureTask, WINDOW_SHARE } from './measure-tasks.js'
 
 /** The largest elements of a tensor that are wanted. */
 export interface TopK {
@@ -39,8 +39,9 @@ export interface Threshold {
 
 /**
  * The exact threshold of the `keep` largest magnitudes of each tensor; of equal ones, those of lowest index.
- * Radix selection over the bits of |x|: F16 and BF16 are passed over once, F32 twice, F64 four times, and up to a sixteenth
- * of a tensor once more to find the last of equal magnitudes. +0 and -0 are equal.
+ * Radix selection over the bits of |x|: F16 and BF16 are passed over once, F32 twice, F64 four times, and a segment (about a
+ * thirtieth of a large tensor) once more to find the last of equal magnitudes. For a large F32 tensor a sample tells where
+ * about the threshold lies; its neighbours are collected in the first pass, which spares the second unless the sample was wrong. +0 and -0 are equal.
  * @throws ModelError 'not-a-float', 'bad-count' with every such tensor; what reading throws.
  */
 export async function measureThresholds(
@@ -53,7 +54,8 @@ export async function measureThresholds(
   const selections = [...wanted.values()].map(createSelection)
   const bytesTotal = selections.reduce((sum, { tensor, digits }) => sum + digits * bytesOf([tensor]), 0)
   await measuring(operands, sources, bytesTotal, options, async (measures) => {
-    for (let digit = 0; selections.some((s) => s.open && digit < s.digits); digit++)
+    await chooseWindows(selections, measures)
+    for (let digit = 0; selections.some((s) => isOpen(s, digit)); digit++)
       await countDigits(selections, digit, measures)
     await findLastTies(selections, measures)
   })
@@ -77,9 +79,16 @@ interface Selection {
   open: boolean
   /** Of the elements that begin with `prefix`: how many each segment has. */
   ties: number[]
+  /** First digits between which the threshold is expected, by a sample. */
+  window: readonly [low: number, high: number] | undefined
   /** A histogram for each segment, until they are all there. */
-  bins: Uint32Array[]
+  counted: DigitResult[]
   tieEnd: number
+}
+
+/** Whether digit `digit` of the threshold is still to be found. */
+function isOpen({ open, digits, prefix }: Selection, digit: number): boolean {
+  return open && digit < digits && prefix.length === digit
 }
 
 function createSelection({ tensor, keep }: TopK): Selection {
@@ -96,7 +105,8 @@ function createSelection({ tensor, keep }: TopK): Selection {
     nonFinite: 0,
     open: elements > 0,
     ties: [],
-    bins: [],
+    window: undefined,
+    counted: [],
     tieEnd: 0,
   }
 }
@@ -110,6 +120,40 @@ function segmentBlocks({ elements }: Selection): number {
   return Math.max(MIN_SEGMENT_BLOCKS, Math.ceil(elements / BLOCK_ELEMENTS / MAX_SEGMENTS))
 }
 
+/** Samples the tensors that are worth it, and notes between which first digits their thresholds must lie, if it can. */
+async function chooseWindows(selections: readonly Selection[], { run }: Measuring): Promise<void> {
+  const tasks = selections.flatMap(({ dtype, elements, wanted }, operand): MeasureTask<'sample'>[] =>
+    dtype === 'F32' && elements >= MIN_SAMPLED && wanted > 0 && wanted < elements
+      ? [{ kind: 'sample', operand, begin: 0, count: elements }]
+      : [],
+  )
+  const note = ({ operand }: MeasureTask, _: number, bins: Uint32Array) => {
+    const { wanted, elements } = selections[operand]!
+    selections[operand]!.window = windowOf(bins, wanted / elements)
+  }
+  await run(tasks, note, () => 0)
+}
+
+/** Elements from which on a sample is worth its while. */
+const MIN_SAMPLED = 2 ** 20
+/** Half width of a window, in standard deviations of a rank in the sample: neighbouring weights are not independent. */
+const MARGIN = 8
+
+/** The first digits around the upper quantile `share`; undefined where too many elements lie there. */
+function windowOf(bins: Uint32Array, share: number): readonly [number, number] | undefined {
+  const sampled = bins.reduce((sum, n) => sum + n, 0)
+  const margin = MARGIN * Math.sqrt(sampled * share * (1 - share)) + MARGIN
+  const binAt = (rank: number) => {
+    let bin = finiteBins('F32') - 1
+    for (let above = bins[bin]!; above < rank && bin > 0; above += bins[bin]!) bin--
+    return bin
+  }
+  const high = binAt(sampled * share - margin)
+  const low = binAt(sampled * share + margin)
+  const inside = bins.subarray(low, high + 1).reduce((sum, n) => sum + n, 0)
+  return inside * WINDOW_SHARE * 1.5 < sampled ? [low, high] : undefined
+}
+
 /** One pass over every tensor that is still open: fixes the next digit of its threshold. */
 async function countDigits(
   selections: readonly Selection[],
@@ -117,18 +161,37 @@ async function countDigits(
   { run }: Measuring,
 ): Promise<void> {
   const tasks = selections.flatMap((selection, operand) =>
-    selection.open && digit < selection.digits ? segments(selection, operand) : [],
+    isOpen(selection, digit) ? segments(selection, operand) : [],
   )
   const first = new Map<number, number>()
   for (const [i, { operand }] of tasks.entries()) if (!first.has(operand)) first.set(operand, i)
   const left = new Map<number, number>()
   for (const { operand } of tasks) left.set(operand, (left.get(operand) ?? 0) + 1)
-  await run(tasks, ({ operand }, index, bins) => {
+  const note = ({ operand }: MeasureTask, index: number, result: DigitResult) => {
     const selection = selections[operand]!
-    selection.bins[index - first.get(operand)!] = bins
+    selection.counted[index - first.get(operand)!] = result
     left.set(operand, left.get(operand)! - 1)
-    if (left.get(operand) === 0) fixDigit(selection)
+    if (left.get(operand)! > 0) return
+    fixDigit(selection)
+    if (digit === 0 && selection.open) useWindow(selection)
+    selection.counted = []
+  }
+  // A pass that a window may spare counts with the first one.
+  await run(tasks, note, ({ operand }) => (selections[operand]!.window ? (digit === 0 ? 2 : 0) : 1))
+}
+
+/** Fixes the second digit by what the first pass collected, if that has the threshold's first digit. */
+function useWindow(selection: Selection): void {
+  const { window, prefix, counted } = selection
+  const [first] = prefix
+  if (!window || first! < window[0] || first! > window[1]) return
+  if (counted.some(({ found }) => found === undefined)) return
+  selection.counted = counted.map(({ found }) => {
+    const bins = new Uint32Array(0x10000)
+    for (const magnitude of found!) if (magnitude >>> 16 === first) bins[magnitude & 0xffff]!++
+    return { bins }
   })
+  fixDigit(selection)
 }
 
 function segments(selection: Selection, operand: number): MeasureTask<'digits'>[] {
@@ -136,12 +199,14 @@ function segments(selection: Selection, operand: number): MeasureTask<'digits'>[
     kind: 'digits',
     operand,
     digits: selection.prefix,
+    ...(selection.window && selection.prefix.length === 0 ? { window: selection.window } : {}),
   })
 }
 
-/** Takes the next digit from the histograms and lets go of them. */
+/** Takes the next digit from the histograms. */
 function fixDigit(selection: Selection): void {
-  const { bins, prefix } = selection
+  const { prefix } = selection
+  const bins = selection.counted.map((part) => part.bins)
   const totals = new Float64Array(bins[0]!.length)
   for (const part of bins) for (let i = 0; i < totals.length; i++) totals[i]! += part[i]!
   let bin = totals.length - 1
@@ -151,14 +216,12 @@ function fixDigit(selection: Selection): void {
     const finite = selection.elements - selection.nonFinite
     if (selection.wanted === 0 || selection.wanted >= finite) {
       selection.open = false
-      selection.bins = []
       return
     }
   }
   while (selection.above + totals[bin]! < selection.wanted) selection.above += totals[bin--]!
   selection.prefix = [...prefix, bin]
   selection.ties = bins.map((part) => part[bin]!)
-  selection.bins = []
 }
 
 /** Where not all ties are kept, finds the index of the last that is. */
@@ -177,7 +240,7 @@ async function findLastTies(selections: readonly Selection[], { run }: Measuring
   const note = ({ operand }: MeasureTask, _: number, index: number) => {
     selections[operand]!.tieEnd = index + 1
   }
-  await run(tasks, note, false)
+  await run(tasks, note, () => 0)
 }
 
 function thresholdOf(selection: Selection): Threshold {

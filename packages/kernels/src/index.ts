@@ -1,5 +1,6 @@
 export { simdAvailable } from './_wasm-run.js'
 export {
+  collectMagnitudes,
   type DigitCounter,
   type Digits,
   digitCount,

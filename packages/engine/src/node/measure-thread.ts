@@ -21,6 +21,12 @@ export interface MeasureAnswer {
   readonly result: MeasureResults[MeasureTask['kind']]
 }
 
+/** What of a result is handed over instead of copied. */
+function buffersOf(result: MeasureAnswer['result']): ArrayBuffer[] {
+  if (typeof result !== 'object' || !('bins' in result)) return []
+  return [result.bins, result.found].flatMap((part) => (part ? [part.buffer as ArrayBuffer] : []))
+}
+
 /** Does tasks as they are sent, with blocking reads by handles of this thread's own. */
 export function serveMeasures({ job }: MeasureInput, fail: (error: unknown) => void): void {
   const files = blockingFiles('')
@@ -39,7 +45,7 @@ export function serveMeasures({ job }: MeasureInput, fail: (error: unknown) => v
     try {
       const result = measure(task)
       const answer: MeasureAnswer = { kind: 'measured', index, result }
-      parentPort!.postMessage(answer, result instanceof Uint32Array ? [result.buffer as ArrayBuffer] : [])
+      parentPort!.postMessage(answer, buffersOf(result))
     } catch (error) {
       fail(error)
     }
