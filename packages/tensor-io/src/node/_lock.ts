@@ -62,24 +62,19 @@ async function claim(draft: string, path: string): Promise<boolean> {
  * the removal, another run could have removed the dead lock and taken it, and would lose it.
  */
 async function removeDead(path: string): Promise<void> {
-  const release = await waitForLock(`${path}.removal`)
-  try {
-    const found = await readHolder(path)
-    if (found && (found === 'damaged' || !(await isAlive(found)))) await rm(path, { force: true })
-  } finally {
-    await release()
+  for (let waits = 0; await isDead(path); waits++) {
+    const release = await acquireLock(`${path}.removal`).catch((error: unknown) => {
+      if (systemCode(error) !== 'busy' || waits === MAX_WAITS) throw error
+    })
+    if (!release) await setTimeout(WAIT_MS)
+    else if (await isDead(path)) await rm(path, { force: true }).finally(release)
+    else await release()
   }
 }
 
-async function waitForLock(path: string): Promise<() => Promise<void>> {
-  for (let waits = 0; ; waits++) {
-    try {
-      return await acquireLock(path)
-    } catch (error) {
-      if (systemCode(error) !== 'busy' || waits === MAX_WAITS) throw error
-      await setTimeout(WAIT_MS)
-    }
-  }
+async function isDead(path: string): Promise<boolean> {
+  const found = await readHolder(path)
+  return found !== undefined && (found === 'damaged' || !(await isAlive(found)))
 }
 
 /** Locks are made whole, so that a damaged one was being made when the machine stopped. */

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process'
 import {
   existsSync,
   mkdirSync,
@@ -14,6 +13,7 @@ import { homedir, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createFolder, outputProblems } from '@polygraft/tensor-io/node'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { mountSmall, NO_MOUNT } from '../../test/disks.js'
 import { failure, pattern } from '../../test/support.js'
 
 let root: string
@@ -211,25 +211,11 @@ describe('inputs', () => {
   })
 })
 
-function system(command: string, ...args: string[]): void {
-  execFileSync(command, args, { stdio: 'ignore' })
-}
-
-/** A file system of 1 MiB, if this process may mount one. */
-function mountSmall(dir: string): boolean {
-  try {
-    system('mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', dir)
-    return true
-  } catch {
-    return false
-  }
-}
-
 describe('a full disk', () => {
   it('discards the output and says so', async (context) => {
     const disk = at('disk')
-    mkdirSync(disk)
-    if (!mountSmall(disk)) return context.skip('mounting a small disk takes more rights than these')
+    const unmount = mountSmall(disk, 1024)
+    if (!unmount) return context.skip(NO_MOUNT)
     try {
       const folder = await createFolder(join(disk, 'out'))
       const small = await folder.createFile('small')
@@ -246,7 +232,7 @@ describe('a full disk', () => {
       await small.close()
       await folder.discard()
     } finally {
-      system('umount', '-l', disk)
+      unmount()
     }
   })
 })
