@@ -67,8 +67,10 @@ function describe(report: VerifyReport): string {
   const failed = report.checks.filter((check) => !check.ok).length
   return [
     ...lines,
-    failed === 0
-      ? `${plural(lines.length, 'check')}, all hold`
-      : `${failed} of ${plural(lines.length, 'check')} failed`,
+    failed > 0 ? `${failed} of ${plural(lines.length, 'check')} failed` : allHold(lines.length),
   ].join('\n')
+}
+
+function allHold(checks: number): string {
+  return checks === 1 ? '1 check, which holds' : `${checks} checks, all hold`
 }
