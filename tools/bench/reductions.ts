@@ -1,5 +1,13 @@
-import { BLOCK_ELEMENTS, encode, pairReducer, randomValues, statisticsReducer } from '@polygraft/kernels'
-import type { FloatDType } from '@polygraft/tensor'
+import {
+  BLOCK_ELEMENTS,
+  collectMagnitudes,
+  digitCounter,
+  encode,
+  pairReducer,
+  randomValues,
+  statisticsReducer,
+} from '@polygraft/kernels'
+import { byteSize, type FloatDType } from '@polygraft/tensor'
 
 /*
  * Nanoseconds per element of each reduction over one block that stays in the cache, one thread.
@@ -23,6 +31,17 @@ for (const dtype of ['BF16', 'F16', 'F32'] as const) {
   })
 }
 
+// Selection has no SIMD form.
+for (const dtype of ['BF16', 'F32'] as const) {
+  const bytes = new Uint8Array(byteSize(dtype, BLOCK_ELEMENTS))
+  fill(dtype, bytes, '0')
+  const counter = digitCounter(dtype, [])
+  printOne(`first digits ${dtype}`, () => counter.add(bytes))
+  if (dtype === 'BF16') continue
+  const into = new Uint32Array(BLOCK_ELEMENTS)
+  printOne('window of 4 % F32', () => collectMagnitudes(bytes, [0x3ca0, 0x3ca3], into, 0))
+}
+
 /** Weights as they occur: normal with deviation 0.02. */
 function fill(dtype: FloatDType, bytes: Uint8Array, name: string): void {
   const values = new Float32Array(BLOCK_ELEMENTS)
@@ -35,6 +54,10 @@ function print(name: string, make: (implementation: 'simd' | 'reference') => () 
     best(make(implementation)),
   )
   console.log(name.padEnd(26) + reference!.toFixed(2).padStart(10) + simd!.toFixed(2).padStart(8))
+}
+
+function printOne(name: string, run: () => unknown): void {
+  console.log(name.padEnd(26) + best(run).toFixed(2).padStart(10))
 }
 
 /** Best of many short rounds: what the reduction does while nothing else wants the core. */
