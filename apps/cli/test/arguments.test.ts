@@ -176,30 +176,28 @@ describe('wrong arguments end with 2', () => {
   })
 })
 
+const COMMANDS = ['inspect', 'diff', 'delta', 'upcycle', 'graft', 'run', 'finish', 'verify', 'demo']
+
 describe('help', () => {
-  it.concurrent.each(['inspect', 'diff', 'delta', 'upcycle', 'graft', 'verify', 'demo'])(
-    '%s',
-    async (command) => {
-      const { code, stdout, stderr } = await run([command, '--help'])
-      expect([code, stderr]).toEqual([0, ''])
-      expect(stdout).toMatch(new RegExp(`^Usage: polygraft ${command} `))
-      expect(stdout).toMatch(new RegExp(`\nExamples?:\n {2}\\$ polygraft ${command}`))
-      expect(stdout).toContain('--json')
-      const writes = ['delta', 'upcycle', 'graft'].includes(command)
-      expect(
-        ['--dry-run', '--force', '--max-shard-size'].filter((option) => stdout.includes(option)),
-      ).toHaveLength(writes ? 3 : 0)
-      // Nothing but an example may be wider than a terminal.
-      const [text] = stdout.split('\nExample')
-      expect(text!.split('\n').filter((line) => line.length > 80)).toEqual([])
-    },
-  )
+  it.concurrent.each(COMMANDS)('%s', async (command) => {
+    const { code, stdout, stderr } = await run([command, '--help'])
+    expect([code, stderr]).toEqual([0, ''])
+    expect(stdout).toMatch(new RegExp(`^Usage: polygraft ${command} `))
+    expect(stdout).toMatch(new RegExp(`\nExamples?:\n( {2}\\$ .*\n)* {2}\\$ polygraft ${command} ?`))
+    expect(stdout).toContain('--json')
+    const writes = ['delta', 'upcycle', 'graft'].includes(command)
+    expect(
+      ['--dry-run', '--force', '--max-shard-size'].filter((option) => stdout.includes(option)),
+    ).toHaveLength(writes ? 3 : 0)
+    // Nothing but an example may be wider than a terminal.
+    const [text] = stdout.split('\nExample')
+    expect(text!.split('\n').filter((line) => line.length > 80)).toEqual([])
+  })
 
   it('names every command, and the version', async () => {
     const { code, stdout } = await run(['--help'])
     expect(code).toBe(0)
-    for (const name of ['inspect', 'diff', 'delta', 'upcycle', 'graft', 'verify', 'demo'])
-      expect(stdout).toMatch(new RegExp(`^ {2}${name}`, 'm'))
+    for (const name of COMMANDS) expect(stdout).toMatch(new RegExp(`^ {2}${name}`, 'm'))
     expect((await run(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\S*\n$/)
   })
 })

@@ -121,7 +121,7 @@ export async function tensorsOf(dir: string): Promise<Map<string, { type: string
   return tensors
 }
 
-export const TINY: JsonObject = {
+const TINY: JsonObject = {
   model_type: 'llama',
   architectures: ['LlamaForCausalLM'],
   vocab_size: 10,
@@ -144,7 +144,7 @@ export interface ModelOptions {
   readonly files?: Readonly<Record<string, string>>
 }
 
-export interface Spec {
+interface Spec {
   readonly dtype: DType
   readonly shape: readonly number[]
 }
