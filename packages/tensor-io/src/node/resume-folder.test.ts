@@ -93,7 +93,7 @@ describe('resumeFolder', () => {
     ['is gone', (path: string) => rmSync(path)],
     ['ends early', (path: string) => truncateSync(path, 0)],
     ['has grown', (path: string) => writeFileSync(path, 'ab')],
-    ['is a folder', (path: string) => (rmSync(path), mkdirSync(path))],
+    ['is a folder', (path: string) => [rmSync(path), mkdirSync(path)]],
   ])('forgets the note of a file that %s, for good', async (_, spoil) => {
     await killed(['a', 'b'])
     spoil(join(hidden(), 'output/a'))
