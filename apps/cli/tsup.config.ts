@@ -1,3 +1,4 @@
+import { cp } from 'node:fs/promises'
 import { defineConfig } from 'tsup'
 
 // The workspace's packages go into the one file, so that a start reads one module instead of dozens.
@@ -6,4 +7,6 @@ export default defineConfig({
   format: 'esm',
   noExternal: [/^@polygraft\//],
   clean: true,
+  // The demo's checkpoints go along with the program.
+  onSuccess: () => cp('../../tools/trio/checkpoints', 'dist/trio', { recursive: true }),
 })

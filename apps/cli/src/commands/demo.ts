@@ -119,9 +119,9 @@ function failed(args: readonly string[], code: unknown): ModelError {
   return new ModelError({ code: 'demo-failed', message: `polygraft ${args[0]} ended with exit code ${code}` })
 }
 
-/** The trio lies beside the built program, or in a working copy under tools/. */
+/** The trio lies in a working copy under tools/, or beside the installed program. */
 function findTrio(): string {
-  const places = ['./trio', '../../../tools/trio/checkpoints'].map((path) =>
+  const places = ['../../../tools/trio/checkpoints', './trio'].map((path) =>
     fileURLToPath(new URL(path, import.meta.url)),
   )
   const found = places.find((place) => existsSync(join(place, 'base', 'config.json')))
