@@ -13,8 +13,10 @@ export default defineConfig({
   root,
   resolve: { alias: onDist ? distAliases() : [] },
   test: {
-    // The tools' own tests have no dist to be run on.
-    include: ['{packages,apps}/*/{src,test}/**/*.test.ts', ...(onDist ? [] : ['tools/**/*.test.ts'])],
+    // The tools have no dist, and the apps' tests start the built command in either case.
+    include: onDist
+      ? ['packages/*/{src,test}/**/*.test.ts']
+      : ['{packages,apps}/*/{src,test}/**/*.test.ts', 'tools/**/*.test.ts'],
     exclude: ['**/node_modules/**', '**/dist/**', '**/.venv*/**'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
