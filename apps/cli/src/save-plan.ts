@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { describeCheckpoint, type Plan, type PlanFile, planKey } from '@polygraft/engine'
-import type { Checkpoint } from '@polygraft/tensor'
+import { describeCheckpoint, formatPlan, type Plan, type PlanFile, planKey } from '@polygraft/engine'
+import { type Checkpoint, ModelError } from '@polygraft/tensor'
 import { version } from '../package.json'
 import { formatBytes, plural } from './format.js'
 import type { Terminal } from './terminal.js'
@@ -31,7 +31,12 @@ export async function savePlan(
     bytesWritten: plan.bytesWritten,
     ...(await describeCheckpoint(checkpoint)),
   }
-  await writeFile(args.plan, `${JSON.stringify(file)}\n`)
+  await writeFile(args.plan, formatPlan(file)).catch((cause: Error) => {
+    throw new ModelError(
+      { code: 'io', message: 'The plan cannot be saved', file: args.plan, received: cause.message },
+      { cause },
+    )
+  })
   const { key, out, shardCount, bytesWritten } = file
   terminal.result({ plan: args.plan, key, out, shardCount, bytesWritten }, () =>
     [

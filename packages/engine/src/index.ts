@@ -14,7 +14,14 @@ export type { MeasureOptions, MeasureProgress } from './measure-run.js'
 export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
 export { checkInputStates, type InputStates, inputStates } from './node/input-states.js'
-export { describeCheckpoint, type PlanFile, parsePlan, reopenPlan, shardsOfTask } from './node/plan-file.js'
+export {
+  describeCheckpoint,
+  formatPlan,
+  type PlanFile,
+  parsePlan,
+  reopenPlan,
+  shardsOfTask,
+} from './node/plan-file.js'
 export { planKey } from './node/plan-key.js'
 export {
   checkpointProblems,

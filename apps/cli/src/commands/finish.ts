@@ -1,9 +1,10 @@
-import { digestFile, type Plan, writeRest, writeShards } from '@polygraft/engine'
+import { checkInputStates, digestFile, type Plan, writeRest, writeShards } from '@polygraft/engine'
 import { type Problem, throwIfAny } from '@polygraft/tensor'
 import { type ResumableFolder, resumeFolder } from '@polygraft/tensor-io/node'
 import type { Command } from 'commander'
 import { version } from '../../package.json'
 import { openPlan } from '../plan.js'
+import { untilCancelled } from '../signals.js'
 import { createTerminal, type Terminal } from '../terminal.js'
 import { describeWritten, summary } from '../write.js'
 import { addExample, addJson } from './_options.js'
@@ -24,13 +25,16 @@ async function run(path: string, args: { json?: boolean }): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
   const started = performance.now()
   const { file, checkpoint, plan } = await openPlan(path, 0)
-  const inputs = file.sources.map(({ location }) => location)
+  const inputs = file.sources.map(({ opened }) => opened)
   const folder = await resumeFolder(file.out, { key: file.key, force: file.force, inputs, gathered: true })
   try {
     throwIfAny(missingShards(plan, folder, path))
-    const results = await writeShards(checkpoint, plan, folder, {})
-    throwIfAny(await damagedShards(terminal, results, folder, path))
-    const manifest = await writeRest(checkpoint, plan, folder, results, version)
+    const manifest = await untilCancelled(async (signal) => {
+      const results = await writeShards(checkpoint, plan, folder, { signal })
+      throwIfAny(await damagedShards(terminal, results, folder, path, signal))
+      return writeRest(checkpoint, plan, folder, results, version)
+    })
+    checkInputStates(new Map(file.states))
     await folder.publish()
     const elapsedMs = Math.round(performance.now() - started)
     terminal.result({ out: file.out, elapsedMs, ...summary(plan), ...manifest }, () =>
@@ -44,13 +48,13 @@ async function run(path: string, args: { json?: boolean }): Promise<void> {
 
 function missingShards(plan: Plan, { notes }: ResumableFolder, path: string): Problem[] {
   return plan.shards
-    .filter(({ file }) => !notes.earlier.has(file))
-    .map(({ file }) => ({
+    .map(({ file }, shard) => ({
       code: 'unfinished',
-      message: `Shard ${plan.shards.findIndex((shard) => shard.file === file) + 1} of ${plan.shards.length} is not written yet`,
+      message: `Shard ${shard + 1} of ${plan.shards.length} is not written yet`,
       file,
       next: `Run its task, or all that is missing with: polygraft run ${path}`,
     }))
+    .filter(({ file }) => !notes.earlier.has(file))
 }
 
 type Results = Awaited<ReturnType<typeof writeShards>>
@@ -60,6 +64,7 @@ async function damagedShards(
   results: Results,
   folder: ResumableFolder,
   path: string,
+  signal: AbortSignal,
 ): Promise<Problem[]> {
   const total = results.reduce((sum, { bytes }) => sum + bytes, 0)
   const meter = terminal.progress('check')
@@ -67,10 +72,11 @@ async function damagedShards(
   let done = 0
   for (const { file, bytes, sha256 } of results) {
     const source = await folder.read(file)
-    const received = await digestFile(source, (read) => {
+    const count = (read: number) => {
       done += read
       meter.update(done, total)
-    })
+    }
+    const received = await digestFile(source, count, signal)
     if (source.size !== bytes || received !== sha256)
       problems.push({
         code: 'damaged-shard',

@@ -46,8 +46,14 @@ async function run(path: string, args: Arguments): Promise<void> {
   const { task, tasks } = args.task
   const { file, checkpoint, plan } = await openPlan(path, args.threads)
   const selected = shardsOfTask(plan.shards.length, task, tasks)
-  const folder = await taskFolder(file.out, file.key)
+  const folder = await taskFolder(file.out, file)
   const earlier = [...selected].filter((shard) => folder.notes.earlier.has(plan.shards[shard]!.file)).length
+  const states = new Map(file.states)
+  const write = async (shard: string, note: string) => {
+    // Once handed in, a shard is not written again.
+    checkInputStates(states)
+    await folder.notes.write(shard, note)
+  }
   const meter = terminal.progress(`task ${task}/${tasks}`)
   let results: readonly ShardResult[] = []
   try {
@@ -55,7 +61,7 @@ async function run(path: string, args: Arguments): Promise<void> {
       writeShards(
         checkpoint,
         plan,
-        folder,
+        { ...folder, notes: { ...folder.notes, write } },
         {
           signal,
           onProgress: ({ bytesDone, bytesTotal }) => meter.update(bytesDone, bytesTotal),
@@ -63,7 +69,6 @@ async function run(path: string, args: Arguments): Promise<void> {
         selected,
       ),
     )
-    checkInputStates(new Map(file.states))
   } finally {
     meter.done()
     await folder.discard()

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { type Checkpoint, throwIfAny } from '@polygraft/tensor'
+import { type Checkpoint, type Problem, throwIfAny } from '@polygraft/tensor'
 import { fileState } from '@polygraft/tensor-io/node'
 
 /** Size and time of change of every local input file when it was opened, by absolute path. */
@@ -23,21 +23,20 @@ export function inputStates({ sources, files }: Pick<Checkpoint, 'sources' | 'fi
  * @throws ModelError 'changed' with every such file.
  */
 export function checkInputStates(before: InputStates): void {
-  throwIfAny(
-    [...before].flatMap(([path, expected]) => {
-      const received = fileState(path)
-      if (received === expected) return []
-      const next = 'Let nothing write to the inputs, and start again.'
-      return [
-        {
-          code: 'changed',
-          message: 'An input changed while it was read',
-          file: path,
-          expected,
-          received,
-          next,
-        },
-      ]
-    }),
-  )
+  const next = 'Let nothing write to the inputs, and start again.'
+  throwIfAny(changedInputs(before, 'An input changed while it was read', next))
+}
+
+/** The inputs that are no longer what they were at `before`, as problems of code 'changed'. */
+export function changedInputs(before: InputStates, message: string, next: string): Problem[] {
+  return [...before]
+    .map(([path, expected]) => ({
+      code: 'changed',
+      message,
+      file: path,
+      expected,
+      received: fileState(path),
+      next,
+    }))
+    .filter(({ expected, received }) => received !== expected)
 }

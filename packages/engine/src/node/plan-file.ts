@@ -7,9 +7,11 @@ import {
   type Provenance,
   type Source,
   type Tensor,
+  throwIfAny,
 } from '@polygraft/tensor'
 import type { PlanOptions } from '../plan.js'
-import { checkInputStates, inputStates } from './input-states.js'
+import { createDigest } from './digest.js'
+import { changedInputs, inputStates } from './input-states.js'
 
 /** A write that was planned and is to be run later, in parts, perhaps elsewhere. Plain JSON. */
 export interface PlanFile {
@@ -24,8 +26,8 @@ export interface PlanFile {
   readonly bytesWritten: number
   /** Size and time of change of each input file when the plan was made. */
   readonly states: readonly (readonly [path: string, state: string])[]
-  /** The inputs' ids and where they are opened. */
-  readonly sources: readonly { readonly id: string; readonly location: string }[]
+  /** The inputs: by id, as they were named (which `polygraft.json` records), and where any folder's task opens them. */
+  readonly sources: readonly { readonly id: string; readonly location: string; readonly opened: string }[]
   readonly config: JsonObject
   readonly provenance: Provenance
   readonly tensors: readonly (readonly [name: string, tensor: Tensor])[]
@@ -36,6 +38,8 @@ export interface PlanFile {
   ])[]
 }
 
+const RESTORE = 'Restore the input, or make the plan again.'
+
 /** The parts of a plan file that describe `checkpoint`. */
 export async function describeCheckpoint(
   checkpoint: Checkpoint,
@@ -44,7 +48,11 @@ export async function describeCheckpoint(
   const carried = [...files].map(async ([name, bytes]) => [name, await describeFile(bytes)] as const)
   return {
     states: [...inputStates(checkpoint)],
-    sources: [...sources.values()].map(({ id, location }) => ({ id, location: absolute(location) })),
+    sources: [...sources.values()].map(({ id, location }) => ({
+      id,
+      location,
+      opened: absolute(location),
+    })),
     config,
     provenance,
     tensors: [...tensors],
@@ -67,7 +75,7 @@ async function describeFile(bytes: ByteSource): Promise<PlanFile['files'][number
 
 /**
  * The checkpoint that a plan describes, its inputs opened again.
- * @param open opens a location of `plan.sources`, e.g. `openPath` of tensor-io.
+ * @param open opens a source where its `opened` says, e.g. `openPath` of tensor-io.
  * @param openFile opens a carried file by its path.
  * @throws ModelError 'changed' listing every input file that is not what it was, 'plan-inputs' for an input with another
  *   id than planned.
@@ -77,20 +85,21 @@ export async function reopenPlan(
   open: (location: string) => Promise<Checkpoint>,
   openFile: (path: string) => ByteSource,
 ): Promise<Checkpoint> {
-  checkInputStates(new Map(plan.states))
+  const message = 'An input is not what it was when the plan was made'
+  throwIfAny(changedInputs(new Map(plan.states), message, RESTORE))
   const sources = new Map<string, Source>()
-  for (const { id, location } of plan.sources) {
-    const source = [...(await open(location)).sources.values()][0]
+  for (const { id, location, opened } of plan.sources) {
+    const source = [...(await open(opened)).sources.values()][0]
     if (source?.id !== id)
       throw new ModelError({
         code: 'plan-inputs',
         message: 'An input is not the one that was planned with',
-        file: location,
+        file: opened,
         expected: id,
         received: source?.id ?? 'no weights',
-        next: 'Restore the input, or make the plan again.',
+        next: RESTORE,
       })
-    sources.set(id, source)
+    sources.set(id, { ...source, location })
   }
   const files = plan.files.map(
     ([name, file]) => [name, 'path' in file ? openFile(file.path) : bytesOf(file.base64)] as const,
@@ -103,13 +112,24 @@ function bytesOf(base64: string): Blob {
   return new Blob([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))])
 }
 
+/** A plan as the text of a file, closed by a digest of all before it: tasks must not differ by an edit between them. */
+export function formatPlan(plan: PlanFile): string {
+  return `${JSON.stringify({ ...plan, digest: digestOf(plan) })}\n`
+}
+
+function digestOf(plan: PlanFile): string {
+  const digest = createDigest()
+  digest.update(new TextEncoder().encode(JSON.stringify(plan)))
+  return digest.hex()
+}
+
 /**
- * A plan file's text as a plan.
- * @throws ModelError 'bad-plan' when it is none, 'plan-version' when another version of the program made it.
+ * The plan that `formatPlan` made `text` of.
+ * @throws ModelError 'bad-plan' when it is none or was edited, 'plan-version' when another version of the program made it.
  */
 export function parsePlan(text: string, file: string, version: string): PlanFile {
-  const plan = parse(text)
-  if (plan?.polygraft?.plan !== 1 || !Array.isArray(plan.tensors))
+  const { digest, ...plan } = parse(text)
+  if (plan.polygraft?.plan !== 1)
     throw new ModelError({
       code: 'bad-plan',
       message: 'This is no plan',
@@ -126,14 +146,24 @@ export function parsePlan(text: string, file: string, version: string): PlanFile
       received: plan.polygraft.version,
       next: 'Make the plan again with this version.',
     })
+  const received = digestOf(plan)
+  if (received !== digest)
+    throw new ModelError({
+      code: 'bad-plan',
+      message: 'The plan is not as it was saved',
+      file,
+      expected: `SHA-256 ${digest}`,
+      received: `SHA-256 ${received}`,
+      next: 'Make the plan again with the options that you want.',
+    })
   return plan
 }
 
-function parse(text: string): PlanFile | undefined {
+function parse(text: string): PlanFile & { readonly digest?: unknown } {
   try {
-    return JSON.parse(text) as PlanFile
+    return JSON.parse(text) ?? {}
   } catch {
-    return undefined
+    return {} as PlanFile
   }
 }
 

@@ -6,8 +6,14 @@ import { syncFolder } from './_replace.js'
 /**
  * Writes a small file so that, whenever the machine stops, it has its old content or the new one, never a part.
  * @param workplace The folder, of the same file system, in which it grows.
+ * @param place Gives what has grown its name; the default replaces what had it.
  */
-export async function writeDurably(path: string, text: string, workplace = dirname(path)): Promise<void> {
+export async function writeDurably(
+  path: string,
+  text: string,
+  workplace = dirname(path),
+  place: (grown: string, path: string) => Promise<void> = rename,
+): Promise<void> {
   const temporary = join(workplace, `.${basename(path)}-${process.pid}-${randomBytes(4).toString('hex')}`)
   try {
     const handle = await open(temporary, 'wx')
@@ -17,7 +23,7 @@ export async function writeDurably(path: string, text: string, workplace = dirna
     } finally {
       await handle.close()
     }
-    await rename(temporary, path)
+    await place(temporary, path)
   } catch (error) {
     await rm(temporary, { force: true })
     throw error

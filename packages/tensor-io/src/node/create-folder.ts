@@ -25,6 +25,8 @@ export interface Output {
   readonly target: string
   readonly path: string
   readonly force: boolean
+  /** Other processes' work is in it: only publishing removes anything. */
+  readonly shared: boolean
   /** 'w' where an earlier run's files may be there. */
   readonly flags: 'wx' | 'w'
   /** Where a folder that is replaced goes before it is removed. */
@@ -62,6 +64,7 @@ export async function createFolder(dir: string, options: CreateOptions = {}): Pr
       target,
       path,
       force: options.force ?? false,
+      shared: false,
       flags: 'wx',
       madeParent,
       aside: join(parent, siblingName(target, 'polygraft-old')),
@@ -204,6 +207,7 @@ async function discard(output: Output): Promise<void> {
 
 async function removeAll(output: Output): Promise<void> {
   await closeAll(output)
+  if (output.shared) return
   await output.remove()
   await removeEmptyParents(output)
 }

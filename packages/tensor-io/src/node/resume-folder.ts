@@ -1,6 +1,6 @@
-import { mkdir, readdir, readFile, rename, rmdir, stat } from 'node:fs/promises'
+import { link, mkdir, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { ModelError, throwIfAny } from '@polygraft/tensor'
+import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import { fsError, systemCode } from './_fs-error.js'
 import { acquireLock } from './_lock.js'
 import { forgetLost, readNotes, writeNote } from './_notes.js'
@@ -54,7 +54,7 @@ export function workFolder(target: string, gathered = false): string {
 export async function resumeFolder(dir: string, options: ResumeOptions): Promise<ResumableFolder> {
   const { key, force = false, gathered = false } = options
   const target = await resolveTarget(dir)
-  throwIfAny(await targetProblems(target, options))
+  throwIfAny(await (gathered ? planProblems : targetProblems)(target, options))
   const root = workFolder(target, gathered)
   const { madeParent, unlock } = await attempt(dir, () => enter(target, root))
   try {
@@ -68,6 +68,7 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
         target,
         path: join(root, OUTPUT_FOLDER),
         force,
+        shared: gathered,
         flags: 'w',
         madeParent,
         aside: join(root, ASIDE),
@@ -75,7 +76,7 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
       })
       const notes = await notesOf(output, root, output.path)
       const folder = { ...folderOf(output), notes }
-      return { ...folder, leave: () => leave(output, folder, root, unlock, gathered) }
+      return { ...folder, leave: () => leave(output, folder, root, unlock) }
     })
   } catch (error) {
     await unlock()
@@ -131,15 +132,13 @@ async function leave(
   folder: LocalFolder,
   root: string,
   unlock: () => Promise<void>,
-  gathered: boolean,
 ): Promise<number> {
-  if (output.closed) return 0
-  const noted = new Set(await readdir(join(root, NOTES_FOLDER)))
-  // What is gathered is not this run's to remove.
-  if (noted.size === 0 && !gathered) await folder.discard()
-  if (output.closed) return 0
+  if (output.closed && !output.shared) return 0
+  const noted = new Set(await readdir(join(root, NOTES_FOLDER)).catch(() => []))
+  if (noted.size === 0) await folder.discard()
+  if (output.closed && !output.shared) return 0
   await closeAll(output)
-  if (!gathered) await emptyBut(output.path, (name) => noted.has(name))
+  if (!output.shared) await emptyBut(output.path, (name) => noted.has(name))
   await unlock()
   return noted.size
 }
@@ -163,19 +162,20 @@ async function attempt<T>(dir: string, step: () => Promise<T>): Promise<T> {
 /**
  * Joins in an output that several processes write, perhaps on several machines: each writes files of its own in a folder of
  * its own, and a file that is noted moves into the common one whole. Twice the same file is no harm.
- * @throws ModelError 'plan-conflict' when the output was begun under another key.
+ * @throws ModelError 'plan-conflict' when the output was begun under another key, and those of `createFolder` about `dir`.
  */
 export async function taskFolder(
   dir: string,
-  key: string,
+  { key, ...options }: ResumeOptions,
 ): Promise<LocalFolder & { notes: ResumableFolder['notes'] }> {
   const target = await resolveTarget(dir)
+  throwIfAny(await planProblems(target, options))
   const root = workFolder(target, true)
   const shared = join(root, OUTPUT_FOLDER)
   return attempt(dir, async () => {
     await mkdir(shared, { recursive: true })
     await mkdir(join(root, NOTES_FOLDER), { recursive: true })
-    if ((await readKey(root)) === undefined) await writeDurably(join(root, KEY_FILE), key)
+    if ((await readKey(root)) === undefined) await writeDurably(join(root, KEY_FILE), key, root, linkOnce)
     await requireKey(root, key)
     const path = join(root, siblingName(target, 'task'))
     await mkdir(path)
@@ -183,18 +183,54 @@ export async function taskFolder(
       target,
       path,
       force: false,
+      shared: false,
       flags: 'wx',
       madeParent: undefined,
       aside: `${path}-replaced`,
       remove: () => removeTree(path),
     })
+    const folder = folderOf(output)
+    const discard = async () => {
+      await folder.discard()
+      // Empty only when the output was published meanwhile, and this task made the folder anew.
+      await rmdir(root).catch(ignore)
+    }
     const { earlier, write } = await notesOf(output, root, shared)
-    const publishFile = async (file: string, text: string) => {
-      await guarded(output, file, () => rename(join(path, file), join(shared, file)))
+    const move = (file: string) =>
+      rename(join(path, file), join(shared, file)).catch((cause: unknown) => {
+        throw systemCode(cause) === 'ENOENT' ? published(target, file) : cause
+      })
+    const handIn = async (file: string, text: string) => {
+      await guarded(output, file, () => move(file))
       await write(file, text)
     }
-    return { ...folderOf(output), notes: { earlier, write: publishFile } }
+    return { ...folder, discard, notes: { earlier, write: handIn } }
   })
+}
+
+/** `targetProblems`, for those who can choose no other output. */
+async function planProblems(target: string, options: CreateOptions): Promise<Problem[]> {
+  const next = 'If this plan has been finished, nothing is left to be done; otherwise make the plan again.'
+  const problems = await targetProblems(target, options)
+  return problems.map((problem) => (problem.code === 'exists' ? { ...problem, next } : problem))
+}
+
+function published(target: string, file: string): ModelError {
+  return new ModelError({
+    code: 'published',
+    message: 'The output was published, or removed, while this task still wrote to it',
+    file,
+    received: target,
+    next: 'If it is there, it is whole: nothing is left to be done.',
+  })
+}
+
+/** Of several tasks that begin an output at once, one names its key. */
+async function linkOnce(grown: string, path: string): Promise<void> {
+  await link(grown, path).catch((cause: unknown) => {
+    if (systemCode(cause) !== 'EEXIST') throw cause
+  })
+  await rm(grown, { force: true })
 }
 
 async function readKey(root: string): Promise<string | undefined> {
