@@ -1,3 +1,4 @@
+export { withBothSpellings } from './both-spellings.js'
 export { configDifferences } from './config-differences.js'
 export type { Dimensions } from './dimensions.js'
 export { dimensionsOf, isSparseLayer } from './dimensions.js'

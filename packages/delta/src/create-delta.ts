@@ -60,6 +60,7 @@ export function createDelta(options: DeltaOptions): Checkpoint {
   const copied: RowRuns = rows?.runs ? [...rows.runs.post, ...rows.runs.cpt] : []
   const inputs = { base: sourceIds(base), post: sourceIds(post) }
   return {
+    ...(post.floatFields ? { floatFields: post.floatFields } : {}),
     config: tied || !isTied(post) ? post.config : { ...post.config, tie_word_embeddings: false },
     tensors,
     files: post.files,

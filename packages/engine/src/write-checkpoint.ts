@@ -1,5 +1,5 @@
 import { byteSize, type Checkpoint, numel } from '@polygraft/tensor'
-import { formatIndex, type OutputFolder } from '@polygraft/tensor-io'
+import { formatConfig, formatIndex, type OutputFolder } from '@polygraft/tensor-io'
 import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from './_completion.js'
 import type { Kernels } from './_kernel-pool.js'
@@ -88,7 +88,7 @@ export async function writeRest(
 ): Promise<Manifest> {
   if (plan.shards.length > 1) await folder.writeFile(INDEX_FILE, formatIndex(plan.shards))
   if (Object.keys(checkpoint.config).length > 0)
-    await folder.writeFile('config.json', `${JSON.stringify(checkpoint.config, undefined, 2)}\n`)
+    await folder.writeFile('config.json', formatConfig(checkpoint.config, checkpoint.floatFields))
   for (const [name, bytes] of checkpoint.files) await folder.writeFile(name, bytes)
   const manifest = createManifest(checkpoint, plan, shards, version)
   await folder.writeFile(MANIFEST_FILE, formatManifest(manifest))

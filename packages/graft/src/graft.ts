@@ -1,4 +1,4 @@
-import { type Family, familyOf, nameOf } from '@polygraft/architectures'
+import { type Family, familyOf, nameOf, withBothSpellings } from '@polygraft/architectures'
 import { isTied, type RowAlignment, skippedTensors, storedExpr } from '@polygraft/delta'
 import {
   type Checkpoint,
@@ -52,6 +52,7 @@ export function graft(options: GraftOptions): Op {
     const { vocabularies } = options
     return {
       config: outputConfig(cpt, carrier.config, tied, rows.rows),
+      floatFields: [...new Set([...(cpt.floatFields ?? []), ...(carrier.floatFields ?? [])])].sort(),
       tensors,
       files: outputFiles(cpt.files, carrier, rows.tokenizer, vocabularies?.delta ?? vocabularies?.post),
       sources: mergeSources(cpt, ...checkpoints),
@@ -126,7 +127,7 @@ function outputConfig(cpt: Checkpoint, post: JsonObject, tied: boolean, rows: nu
     (key) => [key, post[key]!] as const,
   )
   const untied = isTied(cpt) && !tied ? { tie_word_embeddings: false } : {}
-  return { ...cpt.config, ...Object.fromEntries(ids), ...untied, vocab_size: rows }
+  return { ...withBothSpellings(cpt.config), ...Object.fromEntries(ids), ...untied, vocab_size: rows }
 }
 
 function skipped(cpt: Checkpoint, options: GraftOptions): Skipped[] {

@@ -2,7 +2,8 @@ import { type ByteSource, type Checkpoint, type Source, stateDictOf } from '@pol
 import { CONFIG, classify, MANIFEST } from './_classify.js'
 import { parseProvenance } from './_provenance.js'
 import { readWeights } from './_weights.js'
-import { readJsonObject } from './read-text.js'
+import { floatFieldsOf } from './format-config.js'
+import { readJsonObject, readText } from './read-text.js'
 
 /** A checkpoint from its files; `identify` gives its source the id that everything else refers to. */
 export async function assemble(
@@ -16,6 +17,7 @@ export async function assemble(
   const source = await identify({ location, ...weights })
   return {
     config: config ?? {},
+    floatFields: config ? floatFieldsOf(await readText(files.get(CONFIG)!, CONFIG)) : [],
     tensors: stateDictOf(source),
     files: new Map([...files].filter(([name]) => classify(name) === 'file')),
     sources: new Map([[source.id, source]]),

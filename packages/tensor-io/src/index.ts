@@ -1,4 +1,5 @@
 export type { HttpOptions } from './_http.js'
+export { floatFieldsOf, formatConfig } from './format-config.js'
 export type { ByteRange, SafetensorsLayout, TensorSpec } from './format-safetensors.js'
 export { formatSafetensors } from './format-safetensors.js'
 export { httpSource } from './http-source.js'

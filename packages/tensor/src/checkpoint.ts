@@ -67,6 +67,11 @@ export interface Provenance {
 export interface Checkpoint {
   /** The parsed `config.json`, unknown keys kept. */
   readonly config: JsonObject
+  /**
+   * Names of fields, at any depth of `config`, whose numbers were written as floats (`0.0`, `1e-5`). JavaScript does not
+   * tell 0.0 from 0; Python does, and strict configs refuse the wrong one.
+   */
+  readonly floatFields?: readonly string[]
   readonly tensors: StateDict
   /** Tokenizer, generation config, licence, ... by path relative to the checkpoint; neither weights nor config. */
   readonly files: ReadonlyMap<string, ByteSource>

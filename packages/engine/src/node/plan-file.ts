@@ -29,6 +29,7 @@ export interface PlanFile {
   /** The inputs: by id, as they were named (which `polygraft.json` records), and where any folder's task opens them. */
   readonly sources: readonly { readonly id: string; readonly location: string; readonly opened: string }[]
   readonly config: JsonObject
+  readonly floatFields: readonly string[]
   readonly provenance: Provenance
   readonly tensors: readonly (readonly [name: string, tensor: Tensor])[]
   /** Carried files: by path, or their bytes in base64. */
@@ -43,8 +44,10 @@ const RESTORE = 'Restore the input, or make the plan again.'
 /** The parts of a plan file that describe `checkpoint`. */
 export async function describeCheckpoint(
   checkpoint: Checkpoint,
-): Promise<Pick<PlanFile, 'states' | 'sources' | 'config' | 'provenance' | 'tensors' | 'files'>> {
-  const { config, provenance, tensors, sources, files } = checkpoint
+): Promise<
+  Pick<PlanFile, 'states' | 'sources' | 'config' | 'floatFields' | 'provenance' | 'tensors' | 'files'>
+> {
+  const { config, floatFields = [], provenance, tensors, sources, files } = checkpoint
   const carried = [...files].map(async ([name, bytes]) => [name, await describeFile(bytes)] as const)
   return {
     states: [...inputStates(checkpoint)],
@@ -54,6 +57,7 @@ export async function describeCheckpoint(
       opened: absolute(location),
     })),
     config,
+    floatFields,
     provenance,
     tensors: [...tensors],
     files: await Promise.all(carried),
@@ -104,8 +108,8 @@ export async function reopenPlan(
   const files = plan.files.map(
     ([name, file]) => [name, 'path' in file ? openFile(file.path) : bytesOf(file.base64)] as const,
   )
-  const { config, provenance, tensors } = plan
-  return { config, provenance, tensors: new Map(tensors), sources, files: new Map(files) }
+  const { config, floatFields, provenance, tensors } = plan
+  return { config, floatFields, provenance, tensors: new Map(tensors), sources, files: new Map(files) }
 }
 
 function bytesOf(base64: string): Blob {

@@ -16,7 +16,7 @@ export function planKey(
 ): string {
   const digest = createDigest()
   const add = (part: unknown) => digest.update(new TextEncoder().encode(`${JSON.stringify(part)}\n`))
-  add(['polygraft', version, checkpoint.config, checkpoint.provenance])
+  add(['polygraft', version, checkpoint.config, checkpoint.floatFields ?? [], checkpoint.provenance])
   for (const { file, size, header } of plan.shards) {
     add([file, size])
     digest.update(header)
