@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import {
   checkInputStates,
+  fittingThreads,
   inputStates,
   type Manifest,
   type Plan,
@@ -158,15 +159,15 @@ async function cancelled(folder: ResumableFolder): Promise<ModelError> {
 // Starting threads takes longer than reading or writing this much.
 const MIN_THREADED_BYTES = 64 * 2 ** 20
 
-function limitsOf({ tensors }: Checkpoint, { maxShardSize, memory, threads }: WriteArguments): PlanOptions {
-  const bytes = [...tensors.values()].reduce(
+function limitsOf(checkpoint: Checkpoint, { maxShardSize, memory, threads }: WriteArguments): PlanOptions {
+  const bytes = [...checkpoint.tensors.values()].reduce(
     (sum, { dtype, shape }) => sum + byteSize(dtype, numel(shape)),
     0,
   )
   return {
     maxShardBytes: maxShardSize,
     memoryBytes: memory,
-    threads: threads ?? threadsFor(bytes),
+    threads: threads ?? fittingThreads(checkpoint, threadsFor(bytes), memory),
   }
 }
 

@@ -12,6 +12,8 @@ export interface RowCut {
 
 const rowStarts = new WeakMap<Expr, Float64Array>()
 const literals = new WeakMap<Expr, Float32Array>()
+/** Used again: a new one for each tile would wait for the garbage collector by the hundred. */
+let drawn = new Float32Array(0)
 
 /** The pieces that elements [begin, begin + count) of a `rows` expression are gathered from, in order. */
 export function* rowCuts(expr: Of<'rows'>, begin: number, count: number): Generator<RowCut> {
@@ -34,7 +36,8 @@ export function fillRandom(
   count: number,
   out: Uint8Array,
 ): void {
-  const values = new Float32Array(count)
+  if (drawn.length < count) drawn = new Float32Array(count)
+  const values = drawn.subarray(0, count)
   randomValues(expr.distribution, expr.scale, expr.seed, expr.name, begin, values)
   encode(dtype, values, out.subarray(0, byteSize(dtype, count)))
 }

@@ -27,6 +27,7 @@ export {
   checkpointProblems,
   DEFAULT_MAX_SHARD_BYTES,
   DEFAULT_MEMORY_BYTES,
+  fittingThreads,
   type Plan,
   type PlanOptions,
   planCheckpoint,

@@ -2,7 +2,14 @@ import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { digestFile, type Manifest, type Progress, planCheckpoint, writeCheckpoint } from '@polygraft/engine'
+import {
+  digestFile,
+  fittingThreads,
+  type Manifest,
+  type Progress,
+  planCheckpoint,
+  writeCheckpoint,
+} from '@polygraft/engine'
 import { type Checkpoint, type Expr, ModelError, read, type Source, scale } from '@polygraft/tensor'
 import { type OutputFolder, openFiles } from '@polygraft/tensor-io'
 import { createFolder, fileSource } from '@polygraft/tensor-io/node'
@@ -94,7 +101,7 @@ describe('writeCheckpoint', () => {
         (shard) => shard.sha256,
       )
     const usual = await digests({})
-    expect(await digests({ memoryBytes: 97 * 2 ** 20 })).toEqual(usual)
+    expect(await digests({ memoryBytes: 145 * 2 ** 20 })).toEqual(usual)
     expect(await digests({ kernels: 'reference' })).toEqual(usual)
   })
 
@@ -143,8 +150,15 @@ describe('planCheckpoint', () => {
     expect(plan.shards.map((shard) => [...shard.tensors.keys()].length).reduce((x, y) => x + y)).toBe(6)
   })
 
-  it('refuses a budget that holds no tile', () => {
+  it('refuses a budget that holds no tile, and knows how many threads one holds', () => {
     expect(() => planCheckpoint(example(), { memoryBytes: 2 ** 20 })).toThrow('memory-budget')
+    expect(fittingThreads(example(), 2)).toBe(2)
+    const most = fittingThreads(example(), 1000)
+    expect(planCheckpoint(example(), { threads: most }).peakBytes).toBeLessThanOrEqual(512 * 2 ** 20)
+    expect(planCheckpoint(example(), { threads: most, memoryBytes: 1e9 }).peakBytes).toBeGreaterThan(
+      450 * 2 ** 20,
+    )
+    expect(fittingThreads(example(), 4, 2 ** 20)).toBe(0)
   })
 
   it('lists the problems of all tensors', () => {

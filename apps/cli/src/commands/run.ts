@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os'
 import { checkInputStates, type ShardResult, shardsOfTask, writeShards } from '@polygraft/engine'
 import { taskFolder } from '@polygraft/tensor-io/node'
 import { type Command, InvalidArgumentError, Option } from 'commander'
@@ -11,7 +10,7 @@ import { addExample, addJson } from './_options.js'
 
 interface Arguments {
   readonly task: { readonly task: number; readonly tasks: number }
-  readonly threads: number
+  readonly threads?: number
   readonly json?: boolean
 }
 
@@ -29,9 +28,10 @@ export function addRun(program: Command): void {
         .default({ task: 1, tasks: 1 }, '1/1'),
     )
     .addOption(
-      new Option('--threads <n>', 'threads that compute')
-        .argParser(parseWhole(0))
-        .default(availableParallelism(), 'one for each core'),
+      new Option(
+        '--threads <n>',
+        'threads that compute (default: one for each core, as memory allows)',
+      ).argParser(parseWhole(0)),
     )
   addExample(
     addJson(command),

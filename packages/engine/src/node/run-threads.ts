@@ -34,10 +34,17 @@ async function withThreads(job: TaskJob, folder: string, events: TaskEvents): Pr
   const control = new SharedArrayBuffer(8)
   const words = new Int32Array(control)
   const checkpoint = { tensors, sources: cloneableSources(sources) }
-  const input: Omit<WorkerInput, 'role'> = { control, job: { checkpoint, plan, kernels, folder } }
+  const whole: WorkerInput['job'] = { checkpoint, plan, kernels, folder }
+  // Of tens of thousands of tensors, it needs to know nothing.
+  const filesOnly = {
+    ...whole,
+    checkpoint: { tensors: new Map(), sources: new Map() },
+    plan: { ...plan, work: { groups: [], tasks: [] } },
+  }
   const threads: Worker[] = []
   const start = (role: WorkerInput['role']) => {
-    const thread = startThread({ ...input, role })
+    const input: WorkerInput = { role, control, job: role === 'hash' ? filesOnly : whole }
+    const thread = startThread(input)
     threads.push(thread)
     return thread
   }
