@@ -49,12 +49,16 @@ function wrongTarget(dense: Family, name: string): Problem {
 function targetProblems(dense: Family, config: JsonObject, target: Family): readonly Problem[] {
   const { numLayers, numHeads, headDim, hiddenSize } = dimensionsOf(dense, config)
   const windows = windowsOf(dense, config, numLayers)
+  const others = dense.targets.filter((name) => name !== target.modelType)
   const refuse = (message: string, received: string): Problem => ({
     code: 'target-cannot-hold',
     message: `${target.modelType} ${message}`,
     file: 'config.json',
     received,
-    next: 'No stock mixture of experts holds this model exactly.',
+    next:
+      others.length > 0
+        ? `Try ${others.join(' or ')} as the target.`
+        : 'No stock mixture of experts holds this model exactly.',
   })
   const problems: Problem[] = []
   const has = (value: Family['qkvBias']) => fact(dense, config, value)

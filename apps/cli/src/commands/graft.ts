@@ -32,10 +32,14 @@ export function addGraft(program: Command): void {
     .option('--delta <dir>', 'a delta written by `polygraft delta`, instead of --base and --post')
     .addOption(new Option('--lambda <x>', 'strength of the delta').argParser(parseReal).default(1))
     .addOption(
-      new Option('--expert-lambda <e=x,...>', 'factors that multiply --lambda for single experts').argParser(parseIndexed),
+      new Option('--expert-lambda <e=x,...>', 'factors that multiply --lambda for single experts').argParser(
+        parseIndexed,
+      ),
     )
     .addOption(
-      new Option('--layer-lambda <l=x,...>', 'factors that multiply --lambda for single layers').argParser(parseIndexed),
+      new Option('--layer-lambda <l=x,...>', 'factors that multiply --lambda for single layers').argParser(
+        parseIndexed,
+      ),
     )
     .option('--fold-router', 'rescale routers so that the moved norm weights leave their choices unchanged')
   addExample(
