@@ -9,7 +9,7 @@ import { addInspect } from './commands/inspect.js'
 import { addRun } from './commands/run.js'
 import { addUpcycle } from './commands/upcycle.js'
 import { addVerify } from './commands/verify.js'
-import { showError, showJsonError } from './terminal.js'
+import { endQuietlyWithReader, showError, showJsonError } from './terminal.js'
 
 const FAILED = 1
 const BAD_ARGUMENTS = 2
@@ -27,6 +27,7 @@ const commands = [addInspect, addDiff, addDelta, addUpcycle, addGraft, addRun, a
 for (const add of commands) add(program)
 for (const command of program.commands) command.copyInheritedSettings(program)
 
+endQuietlyWithReader()
 const json = process.argv.includes('--json')
 try {
   await program.parseAsync()

@@ -23,7 +23,6 @@ const PLAIN_INTERVAL_MS = 2000
 const TTY_INTERVAL_MS = 100
 
 export function createTerminal(json: boolean): Terminal {
-  endQuietlyWithReader()
   const canDraw = process.stderr.isTTY && process.env.TERM !== 'dumb'
   return {
     json,
@@ -38,7 +37,7 @@ export function createTerminal(json: boolean): Terminal {
 }
 
 /** `polygraft inspect x | head` closes stdout early; that is no failure of ours. */
-function endQuietlyWithReader(): void {
+export function endQuietlyWithReader(): void {
   process.stdout.once('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error
     process.exit()

@@ -1,21 +1,13 @@
 // The Jobs as a cluster would read them; the commands of their containers are run here.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { parseAllDocuments } from 'yaml'
 
 const at = (path: string) => fileURLToPath(new URL(path, import.meta.url))
-
-/** A parser that is here for knip's sake. */
-const { parseAllDocuments } = createRequire(createRequire(import.meta.url).resolve('knip'))('yaml') as {
-  parseAllDocuments(
-    text: string,
-    options: { strict: boolean; uniqueKeys: boolean },
-  ): readonly { readonly errors: readonly Error[]; toJS(): unknown }[]
-}
 
 interface Job {
   readonly apiVersion: string
