@@ -17,6 +17,12 @@ export {
   sourceIds,
   storedExpr,
 } from './effective-tensors.js'
+export type { LinearOptions } from './linear.js'
+export { linear } from './linear.js'
 export { lambdaProblems, missingTensor, notFloat, shapeMismatch } from './problems.js'
+export type { ScaledModel, TaskArithmeticOptions } from './task-arithmetic.js'
+export { taskArithmetic } from './task-arithmetic.js'
+export type { TiesOptions, TrimOptions, TrimTarget, TrimThreshold } from './ties.js'
+export { ties, trimTargets } from './ties.js'
 export type { Vocabularies, Vocabulary } from './vocabulary.js'
 export { readVocabularies, readVocabulary } from './vocabulary.js'

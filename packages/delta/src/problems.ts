@@ -41,3 +41,16 @@ export function lambdaProblems(lambda: number, name = 'lambda'): Problem[] {
     },
   ]
 }
+
+/** Problems of a share of elements that is kept. */
+export function densityProblems(density: number): Problem[] {
+  if (density > 0 && density <= 1) return []
+  return [
+    {
+      code: 'bad-density',
+      message: 'The density is no share of elements',
+      expected: 'above 0, at most 1',
+      received: `${density}`,
+    },
+  ]
+}

@@ -90,7 +90,17 @@ function evaluate(expr: Expr): Float32Array {
     case 'mul':
       return expr.args.map(evaluate).reduce((a, b) => a.map((x, i) => apply(expr.op, x, b[i]!)))
     case 'scale':
-      return evaluate(expr.arg).map((x) => x * expr.by)
+      return evaluate(expr.arg).map((x) => x * Math.fround(expr.by))
+    case 'keep': {
+      const { threshold, tieEnd } = expr
+      const isBelow = (x: number, i: number) =>
+        Math.abs(x) < threshold || (Math.abs(x) === threshold && i >= tieEnd)
+      return evaluate(expr.arg).map((x, i) => (isBelow(x, i) ? 0 : x))
+    }
+    case 'elect': {
+      const args = expr.args.map(evaluate)
+      return args[0]!.map((_, i) => elect(args.map((arg) => arg[i]!)))
+    }
     case 'cast':
       return evaluate(expr.arg)
     case 'graft': {
@@ -116,6 +126,13 @@ function evaluate(expr: Expr): Float32Array {
 
 function apply(op: 'add' | 'sub' | 'mul', a: number, b: number): number {
   return op === 'add' ? a + b : op === 'sub' ? a - b : a * b
+}
+
+function elect(values: readonly number[]): number {
+  const sum = values.reduce((a, b) => Math.fround(a + b))
+  const elected = values.filter((x) => x * Math.sign(sum) > 0)
+  if (elected.length === 0) return sum * 0 // NaN where the sum is
+  return elected.reduce((a, b) => Math.fround(a + b)) / elected.length
 }
 
 function graft(cpt: number, base: number, post: number, lambda: number): number {

@@ -189,7 +189,7 @@ const exprs = fc.letrec<{ expr: Expr }>((tie) => ({
       name: fc.constantFrom('p', 'q'),
     }),
     fc.record({
-      op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const),
+      op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const, 'elect' as const),
       args: fc.array(tie('expr'), { minLength: 1, maxLength: 3 }),
     }),
     fc.record({

@@ -240,6 +240,7 @@ function splitElementwise(
       case 'add':
       case 'sub':
       case 'mul':
+      case 'elect':
         return { op: e.op, args: e.args.map(visit) }
       case 'scale':
         return { op: 'scale', by: e.by, arg: visit(e.arg) }

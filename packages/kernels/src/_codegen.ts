@@ -152,6 +152,8 @@ function compute(loop: Loop, node: KernelNode, group: number): Code {
     }
     case 'keep':
       return keepLargest(loop, node, group)
+    case 'elect':
+      return elect(loop, node, group)
     case 'graft':
       return graft(loop, node, group)
     default:
@@ -177,6 +179,25 @@ function keepLargest(loop: Loop, node: Extract<KernelNode, { op: 'keep' }>, grou
   const early = i32x4.gtS(end, position(loop, group))
   const late = v128.andnot(f32x4.eq(size, threshold), early)
   return v128.andnot(value(loop, node.a, group), v128.or(f32x4.lt(size, threshold), late))
+}
+
+/** The sum of the lanes whose sign is that of all lanes' sum, by their number; masks are -1, so subtracting them counts. */
+function elect(loop: Loop, node: Extract<KernelNode, { op: 'elect' }>, group: number): Code {
+  const zero = v128.splat(0)
+  const sum = value(loop, node.sum, group)
+  const up = keep(loop, f32x4.gt(sum, zero))
+  const down = keep(loop, f32x4.lt(sum, zero))
+  let total: Code | undefined
+  let count = zero
+  for (const arg of node.args) {
+    const x = value(loop, arg, group)
+    const agrees = keep(loop, v128.or(v128.and(f32x4.gt(x, zero), up), v128.and(f32x4.lt(x, zero), down)))
+    const elected = v128.and(x, agrees)
+    total = keep(loop, total ? f32x4.add(total, elected) : elected)
+    count = keep(loop, i32x4.sub(count, agrees))
+  }
+  const mean = f32x4.div(total!, f32x4.convertI32(i32x4.maxS(count, v128.splat(1))))
+  return v128.select(mean, sum, f32x4.eq(sum, sum))
 }
 
 /** Twice the number of each lane's element, as `offset` counts. */

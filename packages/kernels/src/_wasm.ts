@@ -104,6 +104,7 @@ export const f32x4 = {
   eq: simd(0x41),
   ne: simd(0x42),
   lt: simd(0x43),
+  gt: simd(0x44),
   le: simd(0x45),
   abs: simd(0xe0),
   add: simd(0xe4),
@@ -114,6 +115,7 @@ export const f32x4 = {
   max: simd(0xe9),
   /** b < a ? b : a, so a where either is NaN. */
   pmin: simd(0xea),
+  convertI32: simd(0xfa),
 }
 
 export const f64x2 = {

@@ -124,6 +124,20 @@ describe.each([
     expect(() => create(kernel, 10)!.run(1, kernel.scalars)).toThrow(/Ends are missing/)
   })
 
+  it('elects a sign by the sum, and takes the mean of those that have it', () => {
+    //         all agree, outvoted, outweighed, tie, zeros, only zeros, NaN, infinity, -infinity wins, both
+    const [inf, nan] = [Number.POSITIVE_INFINITY, Number.NaN]
+    const values = [
+      [1, -4, -9, 2, 0, -0, nan, inf, 1, inf],
+      [2, 3, 1, -2, 5, 0, 1, 1, -inf, -inf],
+      [6, 2, 2, 0, -0, -0, 1, -9, 2, 1],
+    ]
+    const args = [input(0), input(1), input(2)]
+    const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: { op: 'elect', args }, dtype: 'F32' }])
+    const { results } = evaluate(create(kernel, 10)!, kernel.inputs, ['F32'], values, [])
+    expect(results).toEqual([[3, 2.5, -9, 0, 5, 0, nan, inf, -inf, nan]])
+  })
+
   it('casts by rounding to the dtype and back', () => {
     const x = 1 + 2 ** -8 + 2 ** -11
     const cast = (dtype: FloatDType): KernelExpr => ({ op: 'cast', dtype, arg: input(0) })

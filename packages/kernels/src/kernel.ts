@@ -15,6 +15,7 @@ export type KernelExpr =
     }
   | { readonly op: 'ratio'; readonly num: KernelExpr; readonly den: KernelExpr; readonly guard: number }
   | { readonly op: 'keep'; readonly arg: KernelExpr; readonly threshold: number; readonly tieEnd: number }
+  | { readonly op: 'elect'; readonly args: readonly KernelExpr[] }
 
 /**
  * One value per element; operands are indices of earlier nodes, `scalar` an index into the kernel's scalars, `end` into its ends.
@@ -28,6 +29,8 @@ export type KernelNode =
   | { readonly op: 'cast'; readonly a: number; readonly dtype: FloatDType }
   | { readonly op: 'ratio'; readonly a: number; readonly b: number; readonly scalar: number }
   | { readonly op: 'keep'; readonly a: number; readonly scalar: number; readonly end: number }
+  /** `sum` is the left fold of `args`. */
+  | { readonly op: 'elect'; readonly args: readonly number[]; readonly sum: number }
   | {
       readonly op: 'graft'
       readonly cpt: number
@@ -111,16 +114,23 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
   }
   const scalar = (value: number) => indexIn(scalars, value)
 
+  function fold(op: 'add' | 'sub' | 'mul', args: readonly number[], of: string = op): number {
+    const [first, ...rest] = args
+    if (first === undefined) throw badKernel(`'${of}' has no operands`, 'at least one', 'none')
+    return rest.reduce((a, b) => node({ op, a, b }), first)
+  }
+
   function visit(expr: KernelExpr): number {
     switch (expr.op) {
       case 'input':
         return node({ op: 'input', index: checkedIndex(expr.index, inputs) })
       case 'add':
       case 'sub':
-      case 'mul': {
-        const [first, ...rest] = expr.args.map(visit)
-        if (first === undefined) throw badKernel(`'${expr.op}' has no operands`, 'at least one', 'none')
-        return rest.reduce((a, b) => node({ op: expr.op, a, b }), first)
+      case 'mul':
+        return fold(expr.op, expr.args.map(visit))
+      case 'elect': {
+        const args = expr.args.map(visit)
+        return node({ op: 'elect', args, sum: fold('add', args, 'elect') })
       }
       case 'scale':
         return node({ op: 'scale', a: visit(expr.arg), scalar: scalar(expr.by) })
@@ -159,6 +169,8 @@ export function operandsOf(node: KernelNode): readonly number[] {
     case 'cast':
     case 'keep':
       return [node.a]
+    case 'elect':
+      return [...node.args, node.sum]
     case 'graft':
       return [node.cpt, node.base, node.post, node.delta, node.same]
     default:

@@ -108,6 +108,13 @@ function compute(
   else if (node.op === 'cast') castInto(out, values[node.a]!, node.dtype)
   else if (node.op === 'ratio') ratioInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar))
   else if (node.op === 'keep') keepInto(out, values[node.a]!, scalar(node.scalar), end(node.end))
+  else if (node.op === 'elect')
+    electInto(
+      out,
+      node.args.map((arg) => values[arg]!),
+      values[node.sum]!,
+      mode,
+    )
   else if (node.op === 'graft') graftInto(out, node, values, scalar(node.scalar))
   else foldInto(out, node.op, values[node.a]!, values[node.b]!)
 }
@@ -137,6 +144,21 @@ function keepInto(out: FloatArray, a: FloatArray, threshold: number, end: number
   for (let i = 0; i < out.length; i++) {
     const size = Math.abs(a[i]!)
     out[i] = size < threshold || (size === threshold && i >= end) ? 0 : a[i]!
+  }
+}
+
+/** The mean of the elements whose sign is the sum's; +0 where that has none, NaN where it is NaN. */
+function electInto(out: FloatArray, args: readonly FloatArray[], sum: FloatArray, mode: Mode): void {
+  for (let i = 0; i < out.length; i++) {
+    const sign = Math.sign(sum[i]!)
+    let total = 0
+    let count = 0
+    for (const arg of args) {
+      if (Math.sign(arg[i]!) !== sign || sign === 0) continue
+      total = roundTo(mode, total + arg[i]!)
+      count++
+    }
+    out[i] = Number.isNaN(sum[i]!) ? Number.NaN : total / Math.max(count, 1)
   }
 }
 

@@ -41,7 +41,10 @@ const kernelArbitrary: fc.Arbitrary<Kernel> = fc
         expr: fc.oneof(
           { maxDepth: 4 },
           leaf,
-          fc.record({ op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const), args }),
+          fc.record({
+            op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const, 'elect' as const),
+            args,
+          }),
           fc.record({ op: fc.constant('scale' as const), by: scalar, arg: e }),
           fc.record({ op: fc.constant('cast' as const), dtype: fc.constantFrom(...DTYPES), arg: e }),
           fc.record({ op: fc.constant('ratio' as const), num: e, den: e, guard: scalar }),
@@ -128,6 +131,7 @@ describe('SIMD and reference', () => {
       { op: 'cast', dtype: 'BF16', arg: a },
       { op: 'ratio', num: a, den: b, guard: 1e-6 },
       { op: 'keep', arg: a, threshold: 1, tieEnd: 500 },
+      { op: 'elect', args: [a, b, c] },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 1 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 0.3 },
     ]
@@ -184,6 +188,14 @@ describe('SIMD and reference', () => {
       fill(kernel, reference.inputs, 3)
       expectEqual(kernel, reference, simdKernel(kernel, 999)!, 999)
     }
+  })
+
+  it.each(DTYPES)('elect signs among eight, %s', (dtype) => {
+    const args = Array.from({ length: 8 }, (_, i) => input(i))
+    const kernel = buildKernel(Array<FloatDType>(8).fill(dtype), [{ expr: { op: 'elect', args }, dtype }])
+    const reference = referenceKernel(kernel, 5003)
+    fill(kernel, reference.inputs, 5)
+    expectEqual(kernel, reference, simdKernel(kernel, 5003)!, 5003)
   })
 
   it.each(DTYPES)('keep the largest in tiles beyond one call, %s', (dtype) => {

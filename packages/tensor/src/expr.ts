@@ -39,6 +39,11 @@ export type Expr =
    */
   | { readonly op: 'keep'; readonly arg: Expr; readonly threshold: number; readonly tieEnd: number }
   /**
+   * The mean of those arguments whose sign is the sign of the sum of all; +0 where that sum is 0, NaN where it is NaN (the
+   * sign election and disjoint mean of TIES, arXiv:2306.01708). Sums are left folds; zeros have no sign and are never counted.
+   */
+  | { readonly op: 'elect'; readonly args: readonly Expr[] }
+  /**
    * Independent draws, element i from (seed, name, i) alone, so that tiles, threads and shards do not change them.
    * normal: mean 0 and standard deviation `scale`; uniform: [-scale, scale).
    */
@@ -76,6 +81,7 @@ export function operands(expr: Expr): readonly Expr[] {
     case 'add':
     case 'sub':
     case 'mul':
+    case 'elect':
     case 'concat':
       return expr.args
     case 'graft':
