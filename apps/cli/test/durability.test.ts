@@ -1,121 +1,98 @@
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { existsSync, watch } from 'node:fs'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { formatSafetensors } from '@polygraft/tensor-io'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { beforeAll, expect, it } from 'vitest'
+import { createTemp, start, writeModel } from './support.js'
 
-const bin = fileURLToPath(new URL('../bin/polygraft.js', import.meta.url))
 const KILLS = 100
+/** Runs side by side, each into an output of its own. */
+const LANES = 2
+const INPUTS = ['base', 'cpt', 'instruct']
+const CONFIG = { vocab_size: 512, hidden_size: 256, intermediate_size: 512, num_hidden_layers: 8 }
 
-let dir = ''
+let temp: Awaited<ReturnType<typeof createTemp>>
 let expected = new Map<string, string>()
-/** How long an undisturbed run takes, so that kills fall everywhere in it. */
-let usualMs = 0
+/** How long an undisturbed run works, from the first trace of its output on, so that kills fall everywhere in it. */
+let workMs = 0
 
 beforeAll(async () => {
-  dir = await mkdtemp(join(tmpdir(), 'polygraft-kill-'))
-  for (const [i, name] of ['base', 'instruct', 'cpt'].entries()) await writeLlama(join(dir, name), i)
+  temp = await createTemp()
+  for (const [seed, name] of INPUTS.entries()) await writeModel(temp.at(name), { seed, config: CONFIG })
+  const began = begins('expected')
+  const ended = graft('expected')
+  await began
   const started = performance.now()
-  expect(await graft('expected')).toBe(0)
-  usualMs = performance.now() - started
+  expect(await ended).toBe(0)
+  workMs = performance.now() - started
   expected = await digestsOf('expected')
   expect([...expected.keys()].filter((file) => file.endsWith('.safetensors')).length).toBeGreaterThan(4)
 })
-afterAll(() => rm(dir, { recursive: true, force: true }))
 
 it(`ends in the same bytes after ${KILLS} kills at random points`, async () => {
   let published = 0
   let resumed = 0
-  for (let kill = 0; kill < KILLS; kill++) {
-    const code = await graft('out', Math.random() * usualMs)
-    const names = await readdir(dir)
-    if (names.includes('.out.polygraft')) {
-      const notes = await readdir(join(dir, '.out.polygraft', 'notes')).catch(() => [])
+  const killOften = async (_: unknown, lane: number) => {
+    const out = `out-${lane}`
+    for (let kill = 0; kill < KILLS / LANES; kill++) {
+      const code = await graft(out, Math.random() * workMs)
+      const notes = await readdir(temp.at(`.${out}.polygraft/notes`)).catch(() => [])
       if (notes.length > 0) resumed++
+      // Readers see the whole checkpoint or none.
+      if (code !== 0 && !existsSync(temp.at(out))) continue
+      expect(await digestsOf(out)).toEqual(expected)
+      await rm(temp.at(out), { recursive: true })
+      published++
     }
-    // Readers see the whole checkpoint or none.
-    if (code !== 0 && !names.includes('out')) continue
-    expect(await digestsOf('out')).toEqual(expected)
-    await rm(join(dir, 'out'), { recursive: true })
-    published++
+    await rm(temp.at(out), { recursive: true, force: true })
+    expect(await graft(out)).toBe(0)
+    expect(await digestsOf(out)).toEqual(expected)
   }
-  await rm(join(dir, 'out'), { recursive: true, force: true })
-  expect(await graft('out')).toBe(0)
-  expect(await digestsOf('out')).toEqual(expected)
-  expect((await readdir(dir)).sort()).toEqual(['base', 'cpt', 'expected', 'instruct', 'out'])
+  const lanes = Array.from({ length: LANES }, (_, lane) => `out-${lane}`)
+  await Promise.all(lanes.map(killOften))
+  expect((await readdir(temp.dir)).sort()).toEqual([...INPUTS, 'expected', ...lanes].sort())
   // Otherwise the kills fell before or after the work, and the test shows nothing.
   expect(resumed).toBeGreaterThan(KILLS / 20)
   expect(published).toBeLessThan(KILLS)
 }, 300_000)
 
-/** Runs the graft, killing it after `killMs`. @returns the exit code, or null when it was killed. */
+/** Runs the graft; with `killMs`, kills it so long after it began to write. @returns the exit code, or null. */
 async function graft(out: string, killMs?: number): Promise<number | null> {
-  const at = (name: string) => join(dir, name)
-  const args = ['graft', at('cpt'), '-o', at(out), '--base', at('base'), '--post', at('instruct')]
-  const child = spawn(process.execPath, [bin, ...args, '--max-shard-size', '2MB', '--threads', '2'], {
-    stdio: 'ignore',
-  })
+  const args = [
+    'graft',
+    temp.at('cpt'),
+    '-o',
+    temp.at(out),
+    '--base',
+    temp.at('base'),
+    '--post',
+    temp.at('instruct'),
+  ]
+  const began = killMs === undefined ? undefined : begins(out)
+  const child = start([...args, '--max-shard-size', '1MB', '--threads', '2'])
+  const ended = child.ended.then(({ code }) => code)
+  await Promise.race([began, ended])
   const timer = killMs === undefined ? undefined : setTimeout(() => child.kill('SIGKILL'), killMs)
-  const [code] = await once(child, 'exit')
-  clearTimeout(timer)
-  return code
+  return ended.finally(() => clearTimeout(timer))
+}
+
+/** Waits for the first trace of a run into `out`: its lock. */
+function begins(out: string): Promise<void> {
+  return new Promise((resolve) => {
+    const watcher = watch(existsSync(temp.at(`.${out}.polygraft`)) ? temp.at(`.${out}.polygraft`) : temp.dir)
+    watcher.on('change', (_, name) => {
+      if (name !== `.${out}.polygraft` && !`${name}`.startsWith('lock')) return
+      watcher.close()
+      resolve()
+    })
+  })
 }
 
 async function digestsOf(out: string): Promise<Map<string, string>> {
-  const files = (await readdir(join(dir, out))).sort()
-  const digests = await Promise.all(
-    files.map(async (file) =>
-      createHash('sha256')
-        .update(await readFile(join(dir, out, file)))
-        .digest('hex'),
-    ),
-  )
-  return new Map(files.map((file, i) => [file, digests[i]!]))
-}
-
-/** A Llama of about 34 MB with BF16 weights drawn from `seed`; all three share most of their bits. */
-async function writeLlama(folder: string, seed: number): Promise<void> {
-  const [hidden, intermediate, layers, vocabulary] = [256, 1024, 16, 512]
-  const tensors: [string, { dtype: 'BF16'; shape: number[] }][] = [
-    ['model.embed_tokens.weight', { dtype: 'BF16', shape: [vocabulary, hidden] }],
-  ]
-  for (let l = 0; l < layers; l++) {
-    const add = (name: string, shape: number[]) =>
-      tensors.push([`model.layers.${l}.${name}.weight`, { dtype: 'BF16', shape }])
-    for (const name of ['input_layernorm', 'post_attention_layernorm']) add(name, [hidden])
-    for (const name of ['q_proj', 'k_proj', 'v_proj', 'o_proj']) add(`self_attn.${name}`, [hidden, hidden])
-    for (const name of ['gate_proj', 'up_proj']) add(`mlp.${name}`, [intermediate, hidden])
-    add('mlp.down_proj', [hidden, intermediate])
-  }
-  tensors.push(
-    ['model.norm.weight', { dtype: 'BF16', shape: [hidden] }],
-    ['lm_head.weight', { dtype: 'BF16', shape: [vocabulary, hidden] }],
-  )
-  const layout = formatSafetensors(tensors)
-  const bytes = new Uint8Array(layout.size)
-  bytes.set(layout.header)
-  const values = new Uint16Array(bytes.buffer, layout.header.length)
-  let state = 1
-  for (let i = 0; i < values.length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    values[i] = 0x3c00 + (state >>> 23) + (i % (seed + 2) === 0 ? seed : 0)
-  }
-  await mkdir(folder)
-  await writeFile(join(folder, 'model.safetensors'), bytes)
-  const config = {
-    architectures: ['LlamaForCausalLM'],
-    model_type: 'llama',
-    hidden_size: hidden,
-    intermediate_size: intermediate,
-    num_hidden_layers: layers,
-    num_attention_heads: 4,
-    num_key_value_heads: 4,
-    vocab_size: vocabulary,
-    tie_word_embeddings: false,
-  }
-  await writeFile(join(folder, 'config.json'), JSON.stringify(config))
+  const files = (await readdir(temp.at(out))).sort()
+  const digestOf = async (file: string) =>
+    createHash('sha256')
+      .update(await readFile(join(temp.at(out), file)))
+      .digest('hex')
+  return new Map(await Promise.all(files.map(async (file) => [file, await digestOf(file)] as const)))
 }
