@@ -1,9 +1,9 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ties, trimTargets } from '@polygraft/delta'
+import { dareTies, ties, trimTargets } from '@polygraft/delta'
 import { evaluate, measureThresholds, writeCheckpoint } from '@polygraft/engine'
-import { decode } from '@polygraft/kernels'
+import { decode, randomMask } from '@polygraft/kernels'
 import { type Checkpoint, mergeSources, pipe, type Tensor } from '@polygraft/tensor'
 import { createFolder, openPath } from '@polygraft/tensor-io/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -14,6 +14,7 @@ import { benchModels } from './model.js'
 
 const ROLES = ['base', 'instruct', 'cpt'] as const
 let dir: string
+let outputs = 0
 let base: Checkpoint
 let models: Checkpoint[]
 beforeAll(async () => {
@@ -32,19 +33,30 @@ const valuesOf = async (tensor: Tensor, sources: Checkpoint['sources']) => {
   return values
 }
 
-/** The output's bytes when written with so many threads, and tiles that fit in so much memory. */
-async function written(merged: Checkpoint, threads: number, memoryBytes: number): Promise<Buffer> {
-  const out = join(dir, `out-${threads}-${memoryBytes}`)
+/** The output's bytes when written with so many threads. */
+async function written(merged: Checkpoint, threads: number): Promise<Buffer> {
+  const out = join(dir, `out-${outputs++}`)
   const folder = await createFolder(out, { inputs: [] })
-  await writeCheckpoint(merged, folder, { version: '0.0.0', threads, memoryBytes })
+  await writeCheckpoint(merged, folder, { version: '0.0.0', threads })
   await folder.publish()
   return readFileSync(join(out, 'model.safetensors'))
 }
 
 async function expectSameBytes(merged: Checkpoint): Promise<void> {
-  const alone = await written(merged, 0, 512 * 2 ** 20)
-  expect(Buffer.compare(alone, await written(merged, 0, 100 * 2 ** 20))).toBe(0)
-  expect(Buffer.compare(alone, await written(merged, 2, 512 * 2 ** 20))).toBe(0)
+  const alone = await written(merged, 0)
+  expect(Buffer.compare(alone, await written(merged, 2))).toBe(0)
+  for (const tensor of [...merged.tensors.values()].filter(({ shape }) => shape.length === 2).slice(0, 2)) {
+    const whole = await evaluate(tensor, merged.sources)
+    const total = tensor.shape.reduce((a, b) => a * b, 1)
+    for (const [begin, end] of [
+      [1, 100],
+      [total / 2 - 7, total - 1],
+    ] as const) {
+      const piece = await evaluate(tensor, merged.sources, { begin, end, kernels: 'reference' })
+      expect(Buffer.compare(piece, whole.subarray(begin * 2, end * 2))).toBe(0)
+    }
+    expect(alone.includes(whole)).toBe(true)
+  }
 }
 
 describe('ties', () => {
@@ -71,13 +83,41 @@ describe('ties', () => {
     }
   })
 
-  it('gives the same bytes for any threads and tiles', async () => {
+  it('gives the same bytes for any threads, tiles and kernels', async () => {
     const options = { models, density: 0.3 }
     const sources = mergeSources(base, ...models)
     const thresholds = await measureThresholds(trimTargets(base, options), sources, { threads: 2 })
     expect(thresholds).toEqual(
       await measureThresholds(trimTargets(base, options), sources, { tileElements: 4096 }),
     )
+    await expectSameBytes(pipe(base, ties({ ...options, thresholds })))
+  })
+})
+
+describe('dareTies', () => {
+  const drop = { density: 0.4, seed: 3 }
+
+  it('is mask, rescaling, election and mean', async () => {
+    const merged = pipe(base, dareTies({ models, ...drop }))
+    const name = 'model.layers.0.self_attn.q_proj.weight'
+    const [b, ...others] = await Promise.all(
+      [base, ...models].map(({ tensors, sources }) => valuesOf(tensors.get(name)!, sources)),
+    )
+    const dropped = others.map((values, t) => {
+      const [bytes, mask] = [new Uint8Array(values.length * 2), new Float32Array(values.length)]
+      randomMask(drop.density, drop.seed, `${name} of model ${t + 1}`, 0, bytes, 'reference')
+      decode('BF16', bytes, mask)
+      return values.map((x, i) => f32(1 / drop.density) * f32(mask[i]! * f32(x - b![i]!)))
+    })
+    const expected = b!.map((x, i) => f32(x + elected(dropped.map((tau) => tau[i]!))))
+    const wide = { ...merged.tensors.get(name)!, dtype: 'F32' as const }
+    expect(await valuesOf(wide, merged.sources)).toEqual(expected)
+  })
+
+  it('gives the same bytes for any threads, tiles and kernels, trimmed or not', async () => {
+    await expectSameBytes(pipe(base, dareTies({ models, ...drop })))
+    const options = { models, density: 0.2, drop }
+    const thresholds = await measureThresholds(trimTargets(base, options), mergeSources(base, ...models))
     await expectSameBytes(pipe(base, ties({ ...options, thresholds })))
   })
 })

@@ -5,10 +5,13 @@ export { addDelta, applyDelta, scaleDelta } from './apply-delta.js'
 export { assembleRows, gatherRows, splitRows } from './assemble-rows.js'
 export type { DeltaOptions } from './create-delta.js'
 export { createDelta, deltaProblems, pairProblems, vocabularyRows } from './create-delta.js'
+export type { DareLinearOptions, DareTiesOptions } from './dare.js'
+export { dareLinear, dareTies } from './dare.js'
 export type { DeltaStep } from './delta-step.js'
 export { readDeltaStep } from './delta-step.js'
 export type { DiffLine, DiffReport, DiffRow, PairMoments } from './diff-report.js'
 export { diffReport } from './diff-report.js'
+export type { Drop } from './drop.js'
 export {
   effectiveTensors,
   isTied,

@@ -89,6 +89,11 @@ export function labelOf(i: number): string {
   return `model ${i + 1}`
 }
 
+/** Names tensor `name` of model `i`'s task vector: in messages, and for its random draws. */
+export function vectorName(name: string, i: number): string {
+  return `${name} of ${labelOf(i)}`
+}
+
 /** Where all are tied the embedding counts once, else each has a head. */
 function needsHead(target: Checkpoint, models: readonly Checkpoint[]): boolean {
   return ![target, ...models].every(isTied)

@@ -8,14 +8,15 @@ import {
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
+import { type Drop, dropProblems, dropVectors } from './drop.js'
 import { sourceIds } from './effective-tensors.js'
 import {
-  labelOf,
   type MergeInputs,
   type MergeOperands,
   mergeModels,
   mergeOperands,
   mergeProblems,
+  vectorName,
 } from './merge-models.js'
 import { densityProblems, lambdaProblems } from './problems.js'
 import { taskVectors } from './task-arithmetic.js'
@@ -24,6 +25,8 @@ import { taskVectors } from './task-arithmetic.js'
 export interface TrimOptions extends MergeInputs {
   /** Share of the elements of each tensor of each task vector that is kept; above 0, at most 1. */
   readonly density: number
+  /** Drop elements at random and rescale the rest before trimming (DARE). */
+  readonly drop?: Drop
 }
 
 /** A task vector's tensor, and how many of its elements are kept: what `measureThresholds` of `@polygraft/engine` takes. */
@@ -51,16 +54,20 @@ export interface TiesOptions extends TrimOptions {
  * @throws ModelError as `ties` does.
  */
 export function trimTargets(base: Checkpoint, options: TrimOptions): Map<string, TrimTarget> {
-  throwIfAny([...densityProblems(options.density), ...mergeProblems(base, options)])
+  throwIfAny([...trimProblems(options), ...mergeProblems(base, options)])
   const { models, density } = options
   if (density === 1) return new Map()
-  const targets = mergeOperands(base, models).flatMap(({ name, tensor: { dtype, shape }, target, others }) =>
-    taskVectors(target, others).map((expr, t): [string, TrimTarget] => {
+  const targets = mergeOperands(base, models).flatMap((operands) => {
+    const {
+      name,
+      tensor: { dtype, shape },
+    } = operands
+    return vectorsOf(operands, options).map((expr, t): [string, TrimTarget] => {
       // The dtype in which the merge will compute.
       const tensor: Tensor = { dtype: dtype === 'F64' ? 'F64' : 'F32', shape, expr }
-      return [trimKey(name, t), { tensor, keep: Math.max(1, Math.floor(density * numel(shape))) }]
-    }),
-  )
+      return [vectorName(name, t), { tensor, keep: Math.max(1, Math.floor(density * numel(shape))) }]
+    })
+  })
   return new Map(targets)
 }
 
@@ -71,26 +78,22 @@ export function trimTargets(base: Checkpoint, options: TrimOptions): Map<string,
  * merge: tau = mean of the t_t with sign gamma, 0 where gamma is 0; theta = theta_b + lambda tau.
  * The target is the base b. The paper ranks by magnitude within a whole task vector; here each tensor is ranked alone, as in
  * mergekit, so that no layer loses all that it learned. Of equal magnitudes those of lowest index are kept. NaN and infinities
- * pass through to the output. dtypes, config and files stay the base's.
- * @throws ModelError "bad-density", "bad-lambda", "no-models", "missing-threshold"; with every differing config, missing
+ * pass through to the output. With `drop`, the tau_t are dropped and rescaled first (DARE, arXiv:2311.03099). dtypes, config and files stay the base's.
+ * @throws ModelError "bad-density", "bad-seed", "bad-lambda", "no-models", "missing-threshold"; with every differing config, missing
  * tensor, differing shape and non-float tensor.
  */
 export function ties(options: TiesOptions): Op {
-  const { models, density, lambda = 1 } = options
+  const { models, density, drop, lambda = 1 } = options
   return (base) => {
-    throwIfAny([...densityProblems(density), ...lambdaProblems(lambda), ...mergeProblems(base, options)])
+    throwIfAny([...trimProblems(options), ...lambdaProblems(lambda), ...mergeProblems(base, options)])
     throwIfAny(thresholdProblems(base, options))
     const inputs = { base: sourceIds(base), models: models.map(sourceIds) }
     return mergeModels(
       base,
       models,
       (operands) =>
-        addElected(
-          operands.target,
-          trim(operands, taskVectors(operands.target, operands.others), options),
-          lambda,
-        ),
-      { op: 'ties', inputs, density, lambda },
+        addElected(operands.target, trim(operands.name, vectorsOf(operands, options), options), lambda),
+      { op: 'ties', inputs, density, lambda, ...(drop ? { drop: { ...drop } } : {}) },
     )
   }
 }
@@ -100,16 +103,22 @@ export function addElected(base: Expr, vectors: readonly Expr[], lambda: number)
   return { op: 'add', args: [base, scale(lambda, { op: 'elect', args: vectors })] }
 }
 
-function trim(
-  { name }: MergeOperands,
-  vectors: readonly Expr[],
-  { density, thresholds }: TiesOptions,
-): readonly Expr[] {
+/** The task vectors' tensors, with what is to be dropped dropped. */
+function vectorsOf({ name, target, others }: MergeOperands, { drop }: TrimOptions): readonly Expr[] {
+  const vectors = taskVectors(target, others)
+  return drop ? dropVectors(vectors, name, drop) : vectors
+}
+
+function trim(name: string, vectors: readonly Expr[], { density, thresholds }: TiesOptions): readonly Expr[] {
   if (density === 1) return vectors
   return vectors.map((arg, t) => {
-    const { threshold, tieEnd } = thresholds.get(trimKey(name, t))!
+    const { threshold, tieEnd } = thresholds.get(vectorName(name, t))!
     return { op: 'keep', arg, threshold, tieEnd }
   })
+}
+
+function trimProblems({ density, drop }: TrimOptions): Problem[] {
+  return [...densityProblems(density), ...(drop ? dropProblems(drop) : [])]
 }
 
 function thresholdProblems(base: Checkpoint, options: TiesOptions): Problem[] {
@@ -120,9 +129,4 @@ function thresholdProblems(base: Checkpoint, options: TiesOptions): Problem[] {
     tensor: key,
     next: 'Measure trimTargets of the same base and options with measureThresholds.',
   }))
-}
-
-/** Names a task vector's tensor, in messages and on the bar too. */
-function trimKey(name: string, model: number): string {
-  return `${name} of ${labelOf(model)}`
 }

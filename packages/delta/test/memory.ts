@@ -79,6 +79,12 @@ export function valuesOf(tensor: Tensor | undefined): number[] {
   return [...evaluate(tensor!.expr)]
 }
 
+/** A stand-in for masks: any function of its name, seed and index does for these tests. */
+export function maskOf({ name, seed, density }: Extract<Expr, { op: 'mask' }>, length: number): number[] {
+  const letters = [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 65521, seed)
+  return Array.from({ length }, (_, i) => (((letters + i * i) * 40503) % 1000 < 1000 * density ? 1 : 0))
+}
+
 function evaluate(expr: Expr): Float32Array {
   switch (expr.op) {
     case 'read':
@@ -88,7 +94,7 @@ function evaluate(expr: Expr): Float32Array {
     case 'add':
     case 'sub':
     case 'mul':
-      return expr.args.map(evaluate).reduce((a, b) => a.map((x, i) => apply(expr.op, x, b[i]!)))
+      return evaluateAll(expr.args).reduce((a, b) => a.map((x, i) => apply(expr.op, x, b[i]!)))
     case 'scale':
       return evaluate(expr.arg).map((x) => x * Math.fround(expr.by))
     case 'keep': {
@@ -126,6 +132,12 @@ function evaluate(expr: Expr): Float32Array {
 
 function apply(op: 'add' | 'sub' | 'mul', a: number, b: number): number {
   return op === 'add' ? a + b : op === 'sub' ? a - b : a * b
+}
+
+/** Masks are as long as what they stand beside. */
+function evaluateAll(args: readonly Expr[]): Float32Array[] {
+  const length = args.filter(({ op }) => op !== 'mask').map(evaluate)[0]!.length
+  return args.map((arg) => (arg.op === 'mask' ? Float32Array.from(maskOf(arg, length)) : evaluate(arg)))
 }
 
 function elect(values: readonly number[]): number {

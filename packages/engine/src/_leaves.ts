@@ -1,4 +1,4 @@
-import { encode, randomValues } from '@polygraft/kernels'
+import { decode, encode, type Implementation, randomMask, randomValues } from '@polygraft/kernels'
 import { byteSize, type Expr, type FloatDType, literalValues } from '@polygraft/tensor'
 
 type Of<Op extends Expr['op']> = Extract<Expr, { op: Op }>
@@ -39,6 +39,24 @@ export function fillRandom(
   if (drawn.length < count) drawn = new Float32Array(count)
   const values = drawn.subarray(0, count)
   randomValues(expr.distribution, expr.scale, expr.seed, expr.name, begin, values)
+  encode(dtype, values, out.subarray(0, byteSize(dtype, count)))
+}
+
+/** Elements [begin, begin + count) of a `mask`, stored as `dtype` in `out`. */
+export function fillMask(
+  expr: Of<'mask'>,
+  dtype: FloatDType,
+  begin: number,
+  count: number,
+  out: Uint8Array,
+  implementation: Implementation,
+): void {
+  const isStored = dtype === 'BF16'
+  const mask = isStored ? out.subarray(0, count * 2) : new Uint8Array(count * 2)
+  randomMask(expr.density, expr.seed, expr.name, begin, mask, implementation)
+  if (isStored) return
+  const values = new Float32Array(count)
+  decode('BF16', mask, values)
   encode(dtype, values, out.subarray(0, byteSize(dtype, count)))
 }
 

@@ -189,6 +189,12 @@ const exprs = fc.letrec<{ expr: Expr }>((tie) => ({
       name: fc.constantFrom('p', 'q'),
     }),
     fc.record({
+      op: fc.constant('mask' as const),
+      density: fc.constantFrom(0.2, 0.7, 1),
+      seed: fc.nat(9),
+      name: fc.constantFrom('p', 'q'),
+    }),
+    fc.record({
       op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const, 'elect' as const),
       args: fc.array(tie('expr'), { minLength: 1, maxLength: 3 }),
     }),

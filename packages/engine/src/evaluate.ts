@@ -11,7 +11,7 @@ import {
   type Tensor,
 } from '@polygraft/tensor'
 import { type KernelPool, type Kernels, kernelPool } from './_kernel-pool.js'
-import { fillLiteral, fillRandom, rowCuts } from './_leaves.js'
+import { fillLiteral, fillMask, fillRandom, rowCuts } from './_leaves.js'
 import { storedDType } from './validate.js'
 
 /** Bytes [begin, begin + out.length) of `bytes`, wanted in `out`. */
@@ -112,6 +112,8 @@ export function createEvaluator(
         return
       case 'random':
         return fillRandom(expr, dtype as FloatDType, begin, count, out)
+      case 'mask':
+        return fillMask(expr, dtype as FloatDType, begin, count, out, kernels)
       case 'literal':
         return fillLiteral(expr, dtype as FloatDType, begin, count, out)
       default:
@@ -215,7 +217,7 @@ export function createEvaluator(
   return { fill, tile }
 }
 
-/** The elementwise part of `exprs` down to their leaves; a leaf that lies in files keeps its dtype, others are `wide`. */
+/** The elementwise part of `exprs` down to their leaves; one that lies in files keeps its dtype, a mask is made as BF16, others are `wide`. */
 function splitElementwise(
   exprs: readonly Expr[],
   wide: 'F32' | 'F64',
@@ -228,7 +230,7 @@ function splitElementwise(
     const key = e.op === 'read' ? `${e.source} ${e.tensor}` : e
     const found = known.get(key)
     if (found) return found
-    const stored = storedDType(e, sources)
+    const stored = e.op === 'mask' ? 'BF16' : storedDType(e, sources)
     leaves.push({ expr: e, dtype: stored !== undefined && isFloat(stored) ? stored : wide })
     const made: KernelExpr = { op: 'input', index: leaves.length - 1 }
     known.set(key, made)
@@ -259,8 +261,11 @@ function splitElementwise(
   return { roots: exprs.map(visit), leaves }
 }
 
+/** What a kernel takes as an input: it is not elementwise in operands. */
+const LEAVES: ReadonlySet<Expr['op']> = new Set(['read', 'rows', 'concat', 'random', 'mask', 'literal'])
+
 function isElementwise({ op }: Expr): boolean {
-  return op !== 'read' && op !== 'rows' && op !== 'concat' && op !== 'random' && op !== 'literal'
+  return !LEAVES.has(op)
 }
 
 function part(out: Uint8Array, dtype: DType, begin: number, count: number): Uint8Array {

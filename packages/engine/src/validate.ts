@@ -38,7 +38,7 @@ export function tensorProblems(name: string, tensor: Tensor, sources: Sources): 
   if (!isPassThrough(tensor, sources)) checkArithmetic(tensor.expr)
   return problems
 
-  // Unknown (undefined) where a `random` or a broken read leaves it open.
+  // Unknown (undefined) where a `random`, a `mask` or a broken read leaves it open.
   function elementsOf(expr: Expr): number | undefined {
     switch (expr.op) {
       case 'read': {
@@ -47,6 +47,7 @@ export function tensorProblems(name: string, tensor: Tensor, sources: Sources): 
         return stored && numel(stored.shape)
       }
       case 'random':
+      case 'mask':
         return undefined
       case 'literal':
         return Math.floor(unpaddedBytes(expr.f32) / 4)

@@ -1,11 +1,11 @@
 /** Four 32-bit words. */
 export type Words = [number, number, number, number]
 
-const ROUNDS = 10
-const M0 = 0xd2511f53
-const M1 = 0xcd9e8d57
-const W0 = 0x9e3779b9
-const W1 = 0xbb67ae85
+export const ROUNDS = 10
+export const M0 = 0xd2511f53
+export const M1 = 0xcd9e8d57
+export const W0 = 0x9e3779b9
+export const W1 = 0xbb67ae85
 
 /**
  * Philox4x32-10: four random words from a 128-bit counter and a 64-bit key, with no state

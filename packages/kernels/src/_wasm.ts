@@ -71,6 +71,7 @@ export const v128 = {
   /** a and not b. */
   andnot: simd(0x4f),
   or: simd(0x50),
+  xor: simd(0x51),
   /** Bits of a where the mask's are set, else of b. */
   select: simd(0x52),
 }
@@ -91,6 +92,7 @@ export const i16x8 = {
 export const i32x4 = {
   splat: simd(0x11),
   eq: simd(0x37),
+  ltU: simd(0x3a),
   gtS: simd(0x3b),
   shl: shift(0xab),
   shrU: shift(0xad),
@@ -116,6 +118,13 @@ export const f32x4 = {
   /** b < a ? b : a, so a where either is NaN. */
   pmin: simd(0xea),
   convertI32: simd(0xfa),
+}
+
+export const i64x2 = {
+  /** Products of the unsigned 32-bit lanes 0 and 1. */
+  extmulLowU: simd(0xde),
+  /** Of lanes 2 and 3. */
+  extmulHighU: simd(0xdf),
 }
 
 export const f64x2 = {

@@ -21,6 +21,7 @@ export {
   kernelKey,
   type TileKernel,
 } from './kernel.js'
+export { randomMask } from './mask.js'
 export { addMoments, createMoments, type PairMoments } from './moments.js'
 export { type Distribution, randomValues } from './random.js'
 export {

@@ -52,7 +52,11 @@ function normalDraws(words: Words, draws: Float64Array): void {
   }
 }
 
-function keyOf(seed: number, name: string): [number, number] {
+/**
+ * Philox's key for draws named `name`.
+ * @throws ModelError 'bad-seed' unless seed is a safe integer.
+ */
+export function keyOf(seed: number, name: string): [number, number] {
   if (!Number.isSafeInteger(seed))
     throw new ModelError({
       code: 'bad-seed',

@@ -54,6 +54,11 @@ export type Expr =
       readonly seed: number
       readonly name: string
     }
+  /**
+   * 1 with probability `density`, else 0, independently for each element: where word i mod 4 of the generator's block
+   * floor(i / 4) for (seed, name) is below density * 2^32. As `random`, it depends on (seed, name, i) alone.
+   */
+  | { readonly op: 'mask'; readonly density: number; readonly seed: number; readonly name: string }
   /** Rows of `arg` (of `width` elements each) gathered in the order of `runs`. Broadcasts when runs repeat. */
   | { readonly op: 'rows'; readonly arg: Expr; readonly width: number; readonly runs: RowRuns }
   /** The arguments' elements one after the other; `sizes[i]` is the number of elements of `args[i]`. */
@@ -76,6 +81,7 @@ export function operands(expr: Expr): readonly Expr[] {
   switch (expr.op) {
     case 'read':
     case 'random':
+    case 'mask':
     case 'literal':
       return []
     case 'add':
