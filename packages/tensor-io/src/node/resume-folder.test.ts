@@ -150,7 +150,8 @@ describe('resumeFolder', () => {
       for (const ended of runs) if (ended.status === 'rejected') codes.add(ended.reason.code)
       const left = files()
       if (existsSync(at('new/out'))) expect(left).toEqual(['new', 'new/out', 'new/out/a'])
-      else expect(left).toEqual([])
+      // The parent goes with the run that made it, unless another one is in it then.
+      else expect([[], ['new']]).toContainEqual(left)
       rmSync(at('new'), { recursive: true, force: true })
     }
     expect([...codes].filter((code) => code !== 'busy' && code !== 'exists')).toEqual([])
