@@ -24,7 +24,8 @@ export function addWriteOptions(command: Command): Command {
 
 /** `--threads`, for commands that go over the weights. */
 export function threadsOption(): Option {
-  const help = 'threads that compute (default: one for each core as memory allows, none for small checkpoints)'
+  const help =
+    'threads that compute (default: one for each core as memory allows, none for small checkpoints)'
   return new Option('--threads <n>', help).argParser(parseWhole(0))
 }
 
