@@ -21,7 +21,7 @@ export interface Case {
   readonly does: string
   /** The command of polygraft that it takes, if it is one of the command line. */
   readonly needs?: string
-  /** What has to be read, each once, and whether there is an output. */
+  /** What has to be read, as often as it must be, and whether there is an output. */
   readonly reads: readonly Role[]
   readonly writes: boolean
   readonly peer: Peer
@@ -43,6 +43,11 @@ export interface Places {
 const CLI = fileURLToPath(new URL('../../apps/cli/bin/polygraft.js', import.meta.url))
 const TRIPLE = { reads: ['base', 'instruct', 'cpt'], writes: true } as const
 const READ_THREE_WRITE_ONE: Peer = { read: ['base', 'instruct'], copied: ['cpt'] }
+// Trimming is by rank, so that every task vector is read once before anything can be written. Our ties reads the base a third time.
+const READ_TWICE = {
+  reads: ['base', 'instruct', 'cpt', 'base', 'instruct', 'cpt'],
+  peer: { read: ['base', 'instruct', 'cpt', 'base', 'instruct'], copied: ['cpt'] },
+} as const
 
 /** `polygraft ...`, built. */
 export function polygraft(...args: readonly string[]): Command {
@@ -56,16 +61,29 @@ export const CASES: readonly Case[] = [
   ...[1, 4, 8].map((experts) => graftCase(experts)),
   mergeCase('linear', 'weighted sum of base, instruct and cpt, through the packages', (models) => ({
     merge_method: 'linear',
-    models: ['base', 'instruct', 'cpt'].map((role, i) => models(role, [0.5, 0.3, 0.2][i]!)),
+    models: ['base', 'instruct', 'cpt'].map((role, i) => models(role, { weight: [0.5, 0.3, 0.2][i]! })),
   })),
   mergeCase(
     'task_arithmetic',
     'base + (instruct - base) + 0.5 * (cpt - base), through the packages',
     (models) => ({
       merge_method: 'task_arithmetic',
-      base_model: models('base', 1).model,
-      models: [models('instruct', 1), models('cpt', 0.5)],
+      base_model: models('base').model,
+      models: [models('instruct', { weight: 1 }), models('cpt', { weight: 0.5 })],
     }),
+  ),
+  {
+    ...mergeCase(
+      'ties',
+      'TIES of instruct and cpt over base, density 0.2 of each tensor, through the packages: thresholds are measured, then the inputs are read again',
+      (models) => signElection('ties', 0.2, models),
+    ),
+    ...READ_TWICE,
+  },
+  mergeCase(
+    'dare_ties',
+    'DARE of instruct and cpt over base, density 0.5, and the sign election of TIES, through the packages',
+    (models) => signElection('dare_ties', 0.5, models),
   ),
   {
     id: 'upcycle, E = 4',
@@ -100,9 +118,6 @@ export const CASES: readonly Case[] = [
   },
 ]
 
-/** Methods that have no case until they are built. */
-export const MISSING = ['ties', 'dare_ties'] as const
-
 function graftCase(experts: number): Case {
   return {
     ...TRIPLE,
@@ -122,7 +137,17 @@ function graftCase(experts: number): Case {
   }
 }
 
-type Models = (role: string, weight: number) => { model: string; parameters: { weight: number } }
+type Models = (role: string, parameters?: object) => { model: string; parameters: object }
+
+/** mergekit's; its mean is ours where all weights are 1. */
+function signElection(method: string, density: number, models: Models): object {
+  return {
+    merge_method: method,
+    base_model: models('base').model,
+    models: ['instruct', 'cpt'].map((role) => models(role, { weight: 1, density })),
+    parameters: { normalize: true },
+  }
+}
 
 function mergeCase(method: string, does: string, configOf: (models: Models) => object): Case {
   return {
@@ -136,7 +161,7 @@ function mergeCase(method: string, does: string, configOf: (models: Models) => o
       return { argv: [process.execPath, merge, method, ...inputs, out, `${threads}`] }
     },
     mergekit: ({ data }) => ({
-      ...configOf((role, weight) => ({ model: join(data, role), parameters: { weight } })),
+      ...configOf((role, parameters = {}) => ({ model: join(data, role), parameters })),
       dtype: 'bfloat16',
     }),
   }

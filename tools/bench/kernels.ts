@@ -5,6 +5,7 @@ import {
   type Kernel,
   type KernelExpr,
   type KernelOutput,
+  randomMask,
   randomValues,
   referenceKernel,
   simdKernel,
@@ -45,6 +46,7 @@ const cases: readonly (readonly [string, Kernel])[] = [
         ],
         [`add ${dtype}`, kernelOf(2, dtype, [{ op: 'add', args: [input(0), input(1)] }])],
         [`scaled sum ${dtype}`, kernelOf(4, dtype, [scaledSum(4)])],
+        [`TIES of 2 ${dtype}`, kernelOf(3, dtype, [tiesOf(2)])],
       ] as const,
   ),
   [
@@ -72,6 +74,15 @@ for (const [name, kernel] of cases) {
   console.log(name.padEnd(20) + rates.map((gb) => gb.toFixed(2).padStart(10)).join(''))
 }
 
+const mask = new Uint8Array(ELEMENTS * 2)
+const maskRates = (['reference', 'simd'] as const).map((implementation) =>
+  rate(mask.length, () => randomMask(0.5, 0, 'mask', 0, mask, implementation)),
+)
+const copyRate = rate(mask.length, copyOf(mask.length / 2))
+console.log(
+  'mask BF16'.padEnd(20) + [...maskRates, copyRate].map((gb) => gb.toFixed(2).padStart(10)).join(''),
+)
+
 function kernelOf(inputs: number, dtype: FloatDType, exprs: readonly KernelExpr[]): Kernel {
   const outputs: KernelOutput[] = exprs.map((expr) => ({ expr, dtype }))
   return buildKernel(Array<FloatDType>(inputs).fill(dtype), outputs)
@@ -85,6 +96,15 @@ function scaledSum(inputs: number): KernelExpr {
   return { op: 'add', args: terms }
 }
 
+/** base + the elected mean of the others' largest differences from it. */
+function tiesOf(models: number): KernelExpr {
+  const args = Array.from({ length: models }, (_, i): KernelExpr => {
+    const delta: KernelExpr = { op: 'sub', args: [input(i + 1), input(0)] }
+    return { op: 'keep', arg: delta, threshold: 0.001, tieEnd: 0 }
+  })
+  return { op: 'add', args: [input(0), { op: 'elect', args }] }
+}
+
 /** Weights as they occur: base normal with deviation 0.02, the others near it, a fifth of the elements equal to it. */
 function runOf(kernel: Kernel, tile: TileKernel): () => GraftCounts {
   const base = new Float32Array(ELEMENTS)
@@ -95,7 +115,7 @@ function runOf(kernel: Kernel, tile: TileKernel): () => GraftCounts {
     const values = base.map((value, k) => (i === 0 || k % 5 === 0 ? value : value + noise[k]!))
     encode(dtype, values, tile.inputs[i]!)
   }
-  return () => tile.run(ELEMENTS, kernel.scalars)
+  return () => tile.run(ELEMENTS, kernel.scalars, kernel.ends)
 }
 
 function copyOf(bytes: number): () => void {

@@ -5,7 +5,7 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { parseBytes } from '../../apps/cli/src/arguments.js'
-import { CASES, MISSING } from './cases.js'
+import { CASES } from './cases.js'
 import { availableCommands, createWorkshop, measureStartUps, runGroup } from './group.js'
 import { BUSY_SHARE, busyShare, load, machineFacts } from './machine.js'
 import { canMeasure, spreadOf, type Usage } from './measure.js'
@@ -98,7 +98,7 @@ function notMeasured(commands: ReadonlySet<string>): string[] {
   const absent = CASES.filter(({ needs }) => needs && !commands.has(needs)).map(({ id }) => id)
   const left = CASES.filter(({ id }) => !id.includes(options.only)).map(({ id }) => id)
   return [
-    `${[...MISSING, ...absent].join(', ')}: not built`,
+    ...(absent.length > 0 ? [`${absent.join(', ')}: not built`] : []),
     ...(left.length > 0 ? [`${left.join('; ')}: left out by --only`] : []),
     ...(hasMergekit() ? [] : ['mergekit: its environment was not built']),
     'mergekit for graft, upcycle, delta and diff: it has no such method',

@@ -1,50 +1,51 @@
-import { writeCheckpoint } from '@polygraft/engine'
-import { type Checkpoint, type Expr, mergeSources, type Tensor } from '@polygraft/tensor'
+import { dareTies, linear, taskArithmetic, ties, trimTargets } from '@polygraft/delta'
+import { measureThresholds, writeCheckpoint } from '@polygraft/engine'
+import { type Checkpoint, mergeSources, type Op, pipe } from '@polygraft/tensor'
 import { createFolder, openPath } from '@polygraft/tensor-io/node'
 
 /*
- * Merges of a base and two fine-tuned models of it, through the packages' own interface: for measuring the engine on
- * methods that have no command. Bundled by main.ts. Run: node merge.js <method> <base> <a> <b> <out> <threads>
+ * Merges of a base and two fine-tuned models of it, through the packages' own interface: for measuring methods that have
+ * no command. Bundled by group.ts. Run: node merge.js <method> <base> <a> <b> <out> <threads>
+ * Weights and densities are those of mergekit's configurations in cases.ts.
  */
 
-/** Weights of both in a task arithmetic; mergekit's are the same. */
-const TASK_WEIGHTS = [1, 0.5] as const
-/** Weights of base, a and b in a linear merge. */
-const LINEAR_WEIGHTS = [0.5, 0.3, 0.2] as const
+type Merge = (base: Checkpoint, a: Checkpoint, b: Checkpoint, threads: number) => Op | Promise<Op>
 
-type Merge = (base: Expr, a: Expr, b: Expr) => Expr
-
-const scaled = (by: number, arg: Expr): Expr => ({ op: 'scale', by, arg })
 const METHODS: Readonly<Record<string, Merge>> = {
-  linear: (base, ...others) => ({
-    op: 'add',
-    args: [base, ...others].map((expr, i) => scaled(LINEAR_WEIGHTS[i]!, expr)),
-  }),
-  task_arithmetic: (base, ...others) => {
-    const deltas = others.map((expr, i) => scaled(TASK_WEIGHTS[i]!, { op: 'sub', args: [expr, base] }))
-    return { op: 'add', args: [base, { op: 'add', args: deltas }] }
+  linear: (_base, a, b) =>
+    linear({
+      weight: 0.5,
+      models: [
+        { model: a, weight: 0.3 },
+        { model: b, weight: 0.2 },
+      ],
+    }),
+  task_arithmetic: (_base, a, b) => taskArithmetic({ models: [{ model: a }, { model: b, lambda: 0.5 }] }),
+  ties: async (base, a, b, threads) => {
+    const options = { models: [a, b], density: 0.2 }
+    const sources = mergeSources(base, a, b)
+    const thresholds = await measureThresholds(trimTargets(base, options), sources, { threads })
+    return ties({ ...options, thresholds })
   },
+  dare_ties: (_base, a, b) => dareTies({ models: [a, b], density: 0.5, seed: 0 }),
 }
 
-const [method, basePath, aPath, bPath, out, threads] = process.argv.slice(2)
+const [method, basePath, aPath, bPath, out, threadsText] = process.argv.slice(2)
 const merge = METHODS[method!]
-if (!merge || !basePath || !aPath || !bPath || !out || !threads) throw new Error('See the usage in merge.ts.')
-const [base, a, b] = await Promise.all([basePath, aPath, bPath].map((path) => openPath(path)))
-const folder = await createFolder(out, { inputs: [basePath, aPath, bPath] })
+if (!merge || !basePath || !aPath || !bPath || !out || !threadsText)
+  throw new Error('See the usage in merge.ts.')
+const paths = [basePath, aPath, bPath]
+const threads = Number(threadsText)
+const [base, a, b] = (await Promise.all(paths.map((path) => openPath(path)))) as [
+  Checkpoint,
+  Checkpoint,
+  Checkpoint,
+]
+const folder = await createFolder(out, { inputs: paths })
 try {
-  await writeCheckpoint(merged(merge, base!, a!, b!), folder, {
-    version: '0.0.0',
-    threads: Number(threads),
-  })
+  const merged = pipe(base, await merge(base, a, b, threads))
+  await writeCheckpoint(merged, folder, { version: '0.0.0', threads })
   await folder.publish()
 } finally {
   await folder.discard()
-}
-
-function merged(method: Merge, base: Checkpoint, a: Checkpoint, b: Checkpoint): Checkpoint {
-  const tensors = [...base.tensors].map(([name, { dtype, shape, expr }]): [string, Tensor] => {
-    const others = [a, b].map((checkpoint) => checkpoint.tensors.get(name)!.expr)
-    return [name, { dtype, shape, expr: method(expr, others[0]!, others[1]!) }]
-  })
-  return { ...base, tensors: new Map(tensors), sources: mergeSources(base, a, b) }
 }
