@@ -7,6 +7,7 @@ import type { Kernel, KernelNode } from './kernel.js'
 export const STEP = 8
 /** Turns per call: the counters have 16 bits a lane. */
 export const MAX_TURNS = 0x8000
+const SIGN = 0x80000000
 
 /**
  * Where a compiled kernel finds its scalars (F32, from byte 0) and, after them, its ends (twice the element's number from the
@@ -181,23 +182,26 @@ function keepLargest(loop: Loop, node: Extract<KernelNode, { op: 'keep' }>, grou
   return v128.andnot(value(loop, node.a, group), v128.or(f32x4.lt(size, threshold), late))
 }
 
-/** The sum of the lanes whose sign is that of all lanes' sum, by their number; masks are -1, so subtracting them counts. */
+/**
+ * With the sum's sign taken off all lanes, those above 0 agree with it: their sum by their number, and the sign put back.
+ * Masks are -1, so subtracting them counts.
+ */
 function elect(loop: Loop, node: Extract<KernelNode, { op: 'elect' }>, group: number): Code {
   const zero = v128.splat(0)
   const sum = value(loop, node.sum, group)
-  const up = keep(loop, f32x4.gt(sum, zero))
-  const down = keep(loop, f32x4.lt(sum, zero))
+  const sign = keep(loop, v128.and(sum, v128.splat(SIGN)))
   let total: Code | undefined
   let count = zero
   for (const arg of node.args) {
-    const x = value(loop, arg, group)
-    const agrees = keep(loop, v128.or(v128.and(f32x4.gt(x, zero), up), v128.and(f32x4.lt(x, zero), down)))
+    const x = keep(loop, v128.xor(value(loop, arg, group), sign))
+    const agrees = keep(loop, f32x4.gt(x, zero))
     const elected = v128.and(x, agrees)
     total = keep(loop, total ? f32x4.add(total, elected) : elected)
     count = keep(loop, i32x4.sub(count, agrees))
   }
   const mean = f32x4.div(total!, f32x4.convertI32(i32x4.maxS(count, v128.splat(1))))
-  return v128.select(mean, sum, f32x4.eq(sum, sum))
+  const signed = v128.and(v128.xor(mean, sign), f32x4.ne(sum, zero)) // no lane agrees with a sum of 0
+  return v128.select(signed, sum, f32x4.eq(sum, sum))
 }
 
 /** Twice the number of each lane's element, as `offset` counts. */
@@ -213,7 +217,7 @@ function graft(loop: Loop, node: Extract<KernelNode, { op: 'graft' }>, group: nu
   const of = (index: number) => value(loop, index, group)
   const step = loop.once(`step ${node.delta} ${node.scalar} ${group}`, () => {
     const scaled = f32x4.mul(scalar(loop, node.scalar), of(node.delta))
-    return keep(loop, v128.select(v128.splat(0x80000000), scaled, of(node.same)))
+    return keep(loop, v128.select(v128.splat(SIGN), scaled, of(node.same)))
   })
   const moved = f32x4.add(of(node.cpt), step)
   const atBase = v128.and(f32x4.eq(of(node.cpt), of(node.base)), isOne(loop, node.scalar))
