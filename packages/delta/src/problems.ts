@@ -29,13 +29,13 @@ export function notFloat(name: string, role: string, dtype: string): Problem {
 
 /** Problems of a factor that is not finite. */
 export function lambdaProblems(lambda: number, name = 'lambda'): Problem[] {
-  if (Number.isFinite(lambda)) return []
+  if (Number.isFinite(Math.fround(lambda))) return []
   const next = 'Give a number such as 1 or 0.8.'
   return [
     {
       code: 'bad-lambda',
-      message: `${name} is not finite`,
-      expected: 'a number',
+      message: `${name} is not finite in F32`,
+      expected: 'a number within 3.4e38',
       received: `${lambda}`,
       next,
     },

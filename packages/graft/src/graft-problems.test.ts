@@ -1,5 +1,5 @@
 import { createDelta } from '@polygraft/delta'
-import { type GraftOptions, type GraftSettings, graft, graftProblems } from '@polygraft/graft'
+import { type GraftOptions, type GraftSettings, graft, graftProblems, graftWarnings } from '@polygraft/graft'
 import type { Checkpoint, Tensor } from '@polygraft/tensor'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { contentOf, denseModel, mixtureOf, perturb, store } from '../test/models.js'
@@ -110,6 +110,23 @@ describe('graftProblems', () => {
     const unknown = { ...cpt, provenance: { recipe: [], skipped: [] } }
     expect(graftProblems(unknown, { delta: foreign })).toEqual([])
     expect(graftProblems(cpt, { delta: post }).map(({ code }) => code)).toEqual(['not-a-delta'])
+  })
+
+  it('sees base and post the wrong way round, and the same delta twice', async () => {
+    expect(codes({ base: post, post: base }, cpt)).toEqual(['base-post-swapped'])
+    expect(graftProblems(cpt, { base: post, post: base, force: true })).toEqual([])
+    const grafted = graft({ base, post })(cpt)
+    expect(codes({ base, post }, grafted)).toEqual(['already-grafted'])
+    expect(codes({ base: post, post: base }, grafted)).toEqual([])
+  })
+
+  it('warns of another base, and takes no delta for a model', async () => {
+    const other = await denseModel('llama', 9)
+    expect(graftWarnings(cpt, { base, post })).toEqual([])
+    expect(graftWarnings(cpt, { base: other, post }).map(({ code }) => code)).toEqual(['base-mismatch'])
+    const delta = createDelta({ base, post })
+    expect(codes({ base: delta, post }, cpt)).toContain('is-delta')
+    expect(codes({ base, post }, delta)).toContain('is-delta')
   })
 
   it('does not guess what a shared expert as large as the dense block is', async () => {

@@ -16,8 +16,9 @@ import {
   readDeltaStep,
   shapeMismatch,
 } from '@polygraft/delta'
-import { type Checkpoint, type JsonObject, ModelError, type Problem } from '@polygraft/tensor'
+import { type Checkpoint, ModelError, type Problem } from '@polygraft/tensor'
 import { alignRows, type DenseDelta, denseDelta } from './_dense-delta.js'
+import { isDelta, originProblems } from './_origin-problems.js'
 import { denseOrigin, planSteps } from './_plan.js'
 import { checkpointsOf, type GraftOptions, type GraftSettings, type PairSource } from './options.js'
 
@@ -27,7 +28,10 @@ import { checkpointsOf, type GraftOptions, type GraftSettings, type PairSource }
  * base, factors that are no numbers or name no expert or layer. All kinds together; empty when `graft` will do.
  */
 export function graftProblems(cpt: Checkpoint, options: GraftOptions): Problem[] {
-  const families = collect(() => familyProblems(cpt, options))
+  const families = [
+    ...Object.entries(checkpointsOf(cpt, options)).flatMap(([role, each]) => deltaAsModel(role, each)),
+    ...collect(() => familyProblems(cpt, options)),
+  ]
   // Without families in agreement no tensor can be looked up in another checkpoint.
   if (families.length > 0) return [...factorProblems(options), ...families]
   const delta = denseDelta(options)
@@ -79,6 +83,17 @@ function familyProblems(cpt: Checkpoint, options: GraftOptions): readonly Proble
       familyMismatch('base and post are of different families', family.modelType, familyOf(carrier.config)),
     )
   return problems
+}
+
+function deltaAsModel(role: string, checkpoint: Checkpoint): Problem[] {
+  if (role === 'delta' || !isDelta(checkpoint)) return []
+  return [
+    {
+      code: 'is-delta',
+      message: `${role} holds a delta, post - base, and no model`,
+      next: 'Use it as the delta (--delta), and a model here.',
+    },
+  ]
 }
 
 function familyMismatch(message: string, expected: string, received: Family): Problem {
@@ -136,9 +151,12 @@ function indexProblems(
 }
 
 function guardProblems(cpt: Checkpoint, options: GraftOptions, { carrier }: DenseDelta): Problem[] {
-  if ('delta' in options)
-    return [...guard('the delta', carrier, 'cpt', cpt), ...deltaBaseProblems(cpt, options.delta)]
-  return [...guard('base', options.base, 'post', carrier), ...guard('base', options.base, 'cpt', cpt)]
+  if ('delta' in options) return [...guard('the delta', carrier, 'cpt', cpt), ...originProblems(cpt, options)]
+  return [
+    ...guard('base', options.base, 'post', carrier),
+    ...guard('base', options.base, 'cpt', cpt),
+    ...originProblems(cpt, options),
+  ]
 }
 
 function guard(nameA: string, a: Checkpoint, nameB: string, b: Checkpoint): Problem[] {
@@ -146,25 +164,6 @@ function guard(nameA: string, a: Checkpoint, nameB: string, b: Checkpoint): Prob
     ...problem,
     message: `${problem.message} (${nameA}, ${nameB})`,
   }))
-}
-
-/** A stored delta has its base's id, and so has what was upcycled by us; a model trained elsewhere has none. */
-function deltaBaseProblems(cpt: Checkpoint, delta: Checkpoint): Problem[] {
-  const upcycled = cpt.provenance.recipe.findLast(({ op }) => op === 'upcycle')?.inputs as
-    | JsonObject
-    | undefined
-  const expected = upcycled?.base
-  const received = readDeltaStep(delta).inputs.base
-  if (typeof expected !== 'string' || typeof received !== 'string' || expected === received) return []
-  return [
-    {
-      code: 'delta-base-mismatch',
-      message: 'The delta was taken from another base than the one that cpt was upcycled from',
-      expected,
-      received,
-      next: 'Take the delta from that base, or force.',
-    },
-  ]
 }
 
 /** One checkpoint against the stock model of its config. */

@@ -1,12 +1,21 @@
-import { denseName, familyOf, roleOf } from '@polygraft/architectures'
+import { denseName, familyOf, moeConfig, roleOf } from '@polygraft/architectures'
 import { effectiveTensors, isTied } from '@polygraft/delta'
-import { type Checkpoint, type JsonObject, ModelError, mergeSources, type Tensor } from '@polygraft/tensor'
+import {
+  type Checkpoint,
+  type JsonObject,
+  type JsonValue,
+  ModelError,
+  mergeSources,
+  type Tensor,
+} from '@polygraft/tensor'
+import { compareConfigs } from './_config-check.js'
 import { parameterCheck } from './_parameter-check.js'
 import { createProgress, equalBytes, readTile, tilesOf } from './_tiles.js'
 import { type Check, checkOf, reportOf, type VerifyOptions, type VerifyReport } from './verify-report.js'
 
 /**
  * Checks an upcycled checkpoint against its dense base, tile by tile. In the report:
+ * - `config`: as upcycling with the recorded options makes it;
  * - `experts`: every expert is the base's feed-forward block bit for bit (with noise by its recipe, expert 0 is);
  * - `others`: so is everything else that the base has;
  * - `routers`: none is zero, and no two experts have the same row;
@@ -19,11 +28,29 @@ export async function verifyUpcycle(
 ): Promise<VerifyReport> {
   try {
     const checks = await copyChecks(output, base, options)
-    return reportOf([...checks, await routerCheck(output), parameterCheck(output, base)])
+    return reportOf([
+      configCheck(output, base),
+      ...checks,
+      await routerCheck(output),
+      parameterCheck(output, base),
+    ])
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
     return reportOf([{ name: 'sources', ok: false, detail: error.message }])
   }
+}
+
+/** Without a recipe the config says itself how many experts there are, and how many a token takes. */
+function configCheck(output: Checkpoint, base: Checkpoint): Check {
+  const step = output.provenance.recipe.findLast(({ op }) => op === 'upcycle')
+  const { config } = output
+  const number = (value: JsonValue | undefined) => (typeof value === 'number' ? value : Number.NaN)
+  const expected = moeConfig(base.config, familyOf(config), {
+    numExperts: number(step?.experts ?? config.num_experts ?? config.num_local_experts),
+    topK: number(step?.topK ?? config.num_experts_per_tok),
+    normTopkProb: step?.normTopkProb !== false,
+  })
+  return compareConfigs(config, expected, 'upcycling')
 }
 
 async function copyChecks(output: Checkpoint, base: Checkpoint, options: VerifyOptions): Promise<Check[]> {

@@ -1,13 +1,7 @@
 import { familyOf } from '@polygraft/architectures'
 import { createDelta, readVocabularies, scaleDelta, type Vocabularies } from '@polygraft/delta'
-import {
-  type Checkpoint,
-  type JsonObject,
-  type JsonValue,
-  ModelError,
-  mergeSources,
-  pipe,
-} from '@polygraft/tensor'
+import { type Checkpoint, ModelError, mergeSources, pipe } from '@polygraft/tensor'
+import { compareConfigs } from './_config-check.js'
 import { alignRows, denseDelta } from './_dense-delta.js'
 import { createFrozenTally } from './_frozen.js'
 import { parameterCheck } from './_parameter-check.js'
@@ -46,7 +40,7 @@ export async function verify(
     const expected = graft(settings)(sources.cpt)
     return reportOf([
       structureCheck(output, expected),
-      configCheck(output, expected),
+      compareConfigs(output.config, expected.config, 'a graft'),
       await filesCheck(output, expected),
       parameterCheck(output, sources.base),
       ...(await elementChecks(output, expected, sources, settings, options)),
@@ -86,23 +80,6 @@ function structureCheck(output: Checkpoint, expected: Checkpoint): Check {
     .filter((name) => describe(output, name) !== describe(expected, name))
     .map((name) => `${name} is ${describe(output, name)}, expected ${describe(expected, name)}`)
   return checkOf('tensors', wrong, `${names.size} tensors, all with the shape and dtype of a graft`)
-}
-
-function configCheck(output: Checkpoint, expected: Checkpoint): Check {
-  const keys = new Set([...Object.keys(output.config), ...Object.keys(expected.config)])
-  const text = ({ config }: Checkpoint, key: string) => canonical(config[key] ?? null)
-  const wrong = [...keys].filter((key) => text(output, key) !== text(expected, key))
-  return checkOf('config', wrong, `${keys.size} fields as a graft writes them`)
-}
-
-/** JSON with sorted keys. */
-function canonical(value: JsonValue): string {
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value)
-  if (Array.isArray(value)) return `[${value.map(canonical)}]`
-  const object = value as JsonObject
-  return `{${Object.keys(object)
-    .sort()
-    .map((key) => `${JSON.stringify(key)}:${canonical(object[key]!)}`)}}`
 }
 
 async function filesCheck(output: Checkpoint, expected: Checkpoint): Promise<Check> {

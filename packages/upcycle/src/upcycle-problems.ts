@@ -5,13 +5,14 @@ import { optionProblems, resolveOptions, type UpcycleOptions } from './options.j
 
 /**
  * Everything that keeps `upcycle` from working, found together for a dry run; empty when nothing does. Codes: "bad-option",
- * "unsupported-family", "already-moe", "target-cannot-hold", "quantised", "bad-config", "missing-tensor", "unexpected-tensor",
+ * "is-delta", "unsupported-family", "already-moe", "target-cannot-hold", "quantised", "bad-config", "missing-tensor", "unexpected-tensor",
  * "shape-mismatch", "not-float".
  */
 export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions): readonly Problem[] {
   const { config, tensors } = checkpoint
   const resolved = resolveOptions(options)
   const problems: Problem[] = [...optionProblems(resolved)]
+  if (checkpoint.provenance.recipe.some(({ op }) => op === 'delta')) problems.push(HOLDS_DELTA)
   const dense = attempt(problems, () => familyOf(config))
   if (!dense) return problems
   const target = attempt(problems, () => moeTarget(dense, config, resolved.target))
@@ -23,6 +24,12 @@ export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions)
     if (written && problems.length === 0) attempt(problems, () => expectedTensors(target, written))
   }
   return problems
+}
+
+const HOLDS_DELTA: Problem = {
+  code: 'is-delta',
+  message: 'The checkpoint holds a delta, post - base, and no model',
+  next: 'Upcycle the base, and graft the delta later.',
 }
 
 /** `work`'s result; on a ModelError its problems go to `problems`. */

@@ -1,5 +1,5 @@
 import { readVocabularies } from '@polygraft/delta'
-import { type GraftOptions, graft, graftProblems } from '@polygraft/graft'
+import { type GraftOptions, graft, graftProblems, graftWarnings } from '@polygraft/graft'
 import type { Checkpoint } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseIndexed, parseReal } from '../arguments.js'
@@ -69,7 +69,7 @@ async function run(location: string, args: Arguments, command: Command): Promise
       label: 'graft',
       inputs: localPaths([location, args.base, args.post, args.delta]),
       problems: graftProblems(cpt, options),
-      warnings: [],
+      warnings: graftWarnings(cpt, options),
       build: () => graft(options)(cpt),
     },
     args,

@@ -1,4 +1,4 @@
-import { lstat, readdir, realpath } from 'node:fs/promises'
+import { access, constants, lstat, readdir, realpath } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import type { Problem } from '@polygraft/tensor'
@@ -20,7 +20,8 @@ export async function outputProblems(dir: string, options: CreateOptions = {}): 
 /** `outputProblems` of a target that is resolved already. */
 export async function targetProblems(target: string, options: CreateOptions): Promise<Problem[]> {
   const overlaps = await overlapProblems(target, options.inputs ?? [])
-  return [...overlaps, ...(await existingProblems(target, options.force ?? false))]
+  const existing = await existingProblems(target, options.force ?? false)
+  return [...overlaps, ...existing, ...(await parentProblems(dirname(target)))]
 }
 
 /** `dir` with every link on the way to it followed, as far as it exists. */
@@ -29,10 +30,30 @@ export async function resolveTarget(dir: string): Promise<string> {
   try {
     return await realpath(path)
   } catch (cause) {
-    if (systemCode(cause) !== 'ENOENT') throw fsError(cause, 'The output folder cannot be made', dir)
+    if (systemCode(cause) !== 'ENOENT' && systemCode(cause) !== 'ENOTDIR')
+      throw fsError(cause, 'The output folder cannot be made', dir)
     return dirname(path) === path ? path : join(await resolveTarget(dirname(path)), basename(path))
   }
 }
+
+/** Whether a folder can be made in `path`, or in the nearest folder above it that exists. */
+async function parentProblems(path: string): Promise<Problem[]> {
+  const found = await lstat(path).catch(() => undefined)
+  if (!found) return dirname(path) === path ? [] : parentProblems(dirname(path))
+  if (!found.isDirectory())
+    return [{ code: 'unwritable', message: 'The output would lie inside of a file', file: path, next: NEXT }]
+  try {
+    await access(path, constants.W_OK | constants.X_OK)
+    return []
+  } catch (error) {
+    const received = (error as Error).message
+    return [
+      { code: 'unwritable', message: 'The folder cannot be written to', file: path, received, next: NEXT },
+    ]
+  }
+}
+
+const NEXT = 'Choose another folder.'
 
 async function overlapProblems(target: string, inputs: readonly string[]): Promise<Problem[]> {
   const problems: Problem[] = []
