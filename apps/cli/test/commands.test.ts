@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { appendFile, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import {
@@ -218,7 +218,18 @@ describe.concurrent('graft', () => {
     const json = await succeed(['verify', at('grafted'), ...SOURCES])
     expect(json.checks.filter(({ ok }: { ok: boolean }) => !ok)).toEqual([])
     expect(json.checks.map(({ name }: { name: string }) => name).sort()).toEqual(
-      ['config', 'digests', 'files', 'frozen', 'graft', 'parameters', 'routers', 'tensors', 'ungraft'].sort(),
+      [
+        'config',
+        'digests',
+        'files',
+        'finite',
+        'frozen',
+        'graft',
+        'parameters',
+        'routers',
+        'tensors',
+        'ungraft',
+      ].sort(),
     )
   })
 
@@ -405,7 +416,18 @@ describe.concurrent('verify finds', () => {
     expect(human.code).toBe(1)
     expect(human.stdout).toMatch(/^✗ digests: model\.safetensors has another SHA-256$/m)
     expect(human.stdout).toMatch(/^✗ graft: /m)
-    expect(human.stdout).toMatch(/[2-9] of 9 checks failed\n$/)
+    expect(human.stdout).toMatch(/[2-9] of 10 checks failed\n$/)
+  })
+
+  it('an edited config, by its digest', async () => {
+    const dir = await spoil((out) => appendFile(join(out, 'config.json'), ' '))
+    const { code, json } = await runJson(['verify', dir])
+    expect(code).toBe(1)
+    expect(json.checks[0]).toMatchObject({
+      name: 'digests',
+      ok: false,
+      detail: expect.stringMatching('config.json'),
+    })
   })
 
   it.each<[string, RegExp, (manifest: Record<string, unknown>) => void]>([

@@ -6,8 +6,8 @@ export {
   formatManifest,
   MANIFEST_FILE,
   type Manifest,
+  type ManifestFile,
   type ManifestInput,
-  type ManifestShard,
 } from './manifest.js'
 export { measureMoments, measureStatistics, type TensorPair } from './measure.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'

@@ -11,7 +11,9 @@ export interface Manifest {
   /** Each operation with its options and the ids of its inputs, in order. */
   readonly recipe: readonly JsonObject[]
   readonly inputs: readonly ManifestInput[]
-  readonly shards: readonly ManifestShard[]
+  readonly shards: readonly ManifestFile[]
+  /** Every other file but the manifest itself: config, index, tokenizer, ... */
+  readonly files: readonly ManifestFile[]
   readonly parameters: number
   /** Label of expert e, one for each expert. */
   readonly experts?: readonly string[]
@@ -34,7 +36,7 @@ export interface ManifestInput {
   readonly bytes: number
 }
 
-export interface ManifestShard {
+export interface ManifestFile {
   readonly file: string
   readonly bytes: number
   readonly sha256: string
@@ -44,7 +46,7 @@ export interface ManifestShard {
 export function createManifest(
   checkpoint: Checkpoint,
   plan: Plan,
-  shards: readonly ShardResult[],
+  { shards, files }: { readonly shards: readonly ShardResult[]; readonly files: readonly ManifestFile[] },
   version: string,
 ): Manifest {
   const { provenance, sources } = checkpoint
@@ -62,6 +64,7 @@ export function createManifest(
       }
     }),
     shards: shards.map(({ file, bytes, sha256 }) => ({ file, bytes, sha256 })),
+    files,
     parameters: plan.parameters,
     ...(provenance.experts ? { experts: provenance.experts } : {}),
     ...(delta ? { delta } : {}),

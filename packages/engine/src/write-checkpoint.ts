@@ -1,10 +1,17 @@
-import { byteSize, type Checkpoint, numel } from '@polygraft/tensor'
+import { type ByteSource, byteSize, type Checkpoint, numel } from '@polygraft/tensor'
 import { formatConfig, formatIndex, type OutputFolder } from '@polygraft/tensor-io'
 import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from './_completion.js'
 import type { Kernels } from './_kernel-pool.js'
 import type { GraftCounts } from './evaluate.js'
-import { createManifest, formatManifest, MANIFEST_FILE, type Manifest } from './manifest.js'
+import {
+  createManifest,
+  formatManifest,
+  MANIFEST_FILE,
+  type Manifest,
+  type ManifestFile,
+} from './manifest.js'
+import { digestFile } from './node/digest.js'
 import { runThreads } from './node/run-threads.js'
 import { type Plan, type PlanOptions, planCheckpoint } from './plan.js'
 import { runHere } from './run-here.js'
@@ -86,11 +93,17 @@ export async function writeRest(
   shards: readonly ShardResult[],
   version: string,
 ): Promise<Manifest> {
-  if (plan.shards.length > 1) await folder.writeFile(INDEX_FILE, formatIndex(plan.shards))
-  if (Object.keys(checkpoint.config).length > 0)
-    await folder.writeFile('config.json', formatConfig(checkpoint.config, checkpoint.floatFields))
-  for (const [name, bytes] of checkpoint.files) await folder.writeFile(name, bytes)
-  const manifest = createManifest(checkpoint, plan, shards, version)
+  const { config, floatFields } = checkpoint
+  const rest = new Map<string, string | ByteSource>(checkpoint.files)
+  if (Object.keys(config).length > 0) rest.set('config.json', formatConfig(config, floatFields))
+  if (plan.shards.length > 1) rest.set(INDEX_FILE, formatIndex(plan.shards))
+  const files: ManifestFile[] = []
+  for (const [file, data] of [...rest].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    await folder.writeFile(file, data)
+    const written = await folder.read(file)
+    files.push({ file, bytes: written.size, sha256: await digestFile(written) })
+  }
+  const manifest = createManifest(checkpoint, plan, { shards, files }, version)
   await folder.writeFile(MANIFEST_FILE, formatManifest(manifest))
   return manifest
 }

@@ -2,16 +2,17 @@ import { digestFile } from '@polygraft/engine'
 import { type ByteSource, type JsonObject, type JsonValue, ModelError } from '@polygraft/tensor'
 import { checkOf, reportOf, type VerifyOptions, type VerifyReport } from './verify-report.js'
 
-interface Shard {
+interface Listed {
   readonly file: string
   readonly bytes: number
   readonly sha256: string
 }
 
 /**
- * Checks the safetensors files of a checkpoint against the sizes and SHA-256 digests that its `polygraft.json` lists.
+ * Checks the files of a checkpoint, weights and all others, against the sizes and SHA-256 digests that its `polygraft.json`
+ * lists.
  * @param manifest the parsed `polygraft.json`.
- * @param files by name; those that are no `*.safetensors` are passed over. `shards` of an opened checkpoint's source serve.
+ * @param files by name. Of those that are not listed, only `*.safetensors` are told of.
  * @throws ModelError "bad-manifest" when the manifest lists no shards.
  */
 export async function verifyDigests(
@@ -19,11 +20,11 @@ export async function verifyDigests(
   files: ReadonlyMap<string, ByteSource>,
   { onProgress, signal }: Pick<VerifyOptions, 'onProgress' | 'signal'> = {},
 ): Promise<VerifyReport> {
-  const shards = readShards(manifest)
-  const total = shards.reduce((sum, { bytes }) => sum + bytes, 0)
+  const listed = [...readListed(manifest.shards), ...readListed(manifest.files ?? [])]
+  const total = listed.reduce((sum, { bytes }) => sum + bytes, 0)
   const wrong: string[] = []
   let done = 0
-  for (const { file, bytes, sha256 } of shards) {
+  for (const { file, bytes, sha256 } of listed) {
     const source = files.get(file)
     if (!source) wrong.push(`${file} is not there`)
     else if (source.size !== bytes) wrong.push(`${file} has ${source.size} bytes in place of ${bytes}`)
@@ -35,29 +36,29 @@ export async function verifyDigests(
       if ((await digestFile(source, count, signal)) !== sha256) wrong.push(`${file} has another SHA-256`)
     }
   }
-  const listed = new Set(shards.map(({ file }) => file))
+  const names = new Set(listed.map(({ file }) => file))
   for (const name of files.keys())
-    if (name.endsWith('.safetensors') && !listed.has(name)) wrong.push(`${name} is not in the manifest`)
-  return reportOf([checkOf('digests', wrong, `${shards.length} files, ${total} bytes, as in polygraft.json`)])
+    if (name.endsWith('.safetensors') && !names.has(name)) wrong.push(`${name} is not in the manifest`)
+  return reportOf([checkOf('digests', wrong, `${listed.length} files, ${total} bytes, as in polygraft.json`)])
 }
 
-function readShards({ shards }: JsonObject): readonly Shard[] {
-  if (Array.isArray(shards) && shards.every(isShard)) return shards as unknown as readonly Shard[]
+function readListed(value: JsonValue | undefined): readonly Listed[] {
+  if (Array.isArray(value) && value.every(isListed)) return value as unknown as readonly Listed[]
   throw new ModelError({
     code: 'bad-manifest',
-    message: 'The manifest does not list shards with their digests',
+    message: 'The manifest does not list files with their digests',
     file: 'polygraft.json',
     expected: '"shards": [{ "file", "bytes", "sha256" }]',
-    received: JSON.stringify(shards ?? null).slice(0, 80),
+    received: JSON.stringify(value ?? null).slice(0, 80),
     next: 'Write the checkpoint again with polygraft.',
   })
 }
 
-function isShard(value: JsonValue): boolean {
-  const shard = value as JsonObject | null
+function isListed(value: JsonValue): boolean {
+  const listed = value as JsonObject | null
   return (
-    typeof shard?.file === 'string' &&
-    Number.isSafeInteger(shard.bytes) &&
-    /^[0-9a-f]{64}$/.test(`${shard.sha256}`)
+    typeof listed?.file === 'string' &&
+    Number.isSafeInteger(listed.bytes) &&
+    /^[0-9a-f]{64}$/.test(`${listed.sha256}`)
   )
 }

@@ -48,12 +48,20 @@ describe('verify', () => {
       'parameters',
       'routers',
       'graft',
+      'finite',
       'frozen',
       'ungraft',
     ])
     expect(detail(report, 'routers')).toBe('2 routers, bit for bit those of cpt')
     expect(detail(report, 'frozen')).toMatch(/21 of 33 tensors wholly, of expert 0 6 of 6$/)
     expect(bytes.at(-1)![0]).toBe(bytes.at(-1)![1])
+  })
+
+  it('names where a factor was too large', async () => {
+    const settings = { lambda: 3e38, layerLambda: new Map([[0, 10]]) }
+    const report = await verify(await grafted(settings), { base, post, cpt })
+    expect(failed(report)).toContain('finite')
+    expect(detail(report, 'finite')).toContain('model.layers.0.')
   })
 
   it.each<[string, GraftSettings]>([

@@ -3,6 +3,7 @@ import { createDelta, readVocabularies, scaleDelta, type Vocabularies } from '@p
 import { type Checkpoint, ModelError, mergeSources, pipe } from '@polygraft/tensor'
 import { compareConfigs } from './_config-check.js'
 import { alignRows, denseDelta } from './_dense-delta.js'
+import { createFiniteTally } from './_finite.js'
 import { createFrozenTally } from './_frozen.js'
 import { parameterCheck } from './_parameter-check.js'
 import { planSteps } from './_plan.js'
@@ -25,6 +26,7 @@ export interface GraftSources extends PairSource {
  * - `parameters`: as many as the dense model, the experts and the routers make;
  * - `routers`: bit for bit cpt's, or cpt's folded;
  * - `graft`: every element equals the graft computed again, the first 65,536 of each tensor by the reference kernels;
+ * - `finite`: no element is infinite or NaN;
  * - `frozen`: where cpt equals base bit for bit, the output equals post (apart from the sign of zero);
  * - `ungraft`: taking the delta off again returns cpt within 1 ulp of the largest operand, on samples.
  * Reads every input once, and the output once more for the samples.
@@ -104,6 +106,7 @@ async function elementChecks(
   const all = mergeSources(output, from.cpt, from.base, from.post)
   const progress = createProgress(output, options)
   const frozen = createFrozenTally(from, settings, all)
+  const finite = createFiniteTally()
   const wrong: string[] = []
   const routers: string[] = []
   const notReversed: string[] = []
@@ -121,6 +124,7 @@ async function elementChecks(
       const found = await readTile(have, all, tile)
       if (!equalBytes(found, await readTile(want, all, tile))) equal = false
       if (!moved) await frozen.add(step, want, tile, found)
+      finite.add(step.name, have.dtype, found)
       progress(found.length)
     }
     if (!equal) wrong.push(step.name)
@@ -140,6 +144,7 @@ async function elementChecks(
       wrong,
       `${expected.tensors.size} tensors, every element equal to the graft computed again`,
     ),
+    finite.check(),
     frozen.check(),
     checkOf('ungraft', notReversed, `${samples} samples return to cpt within 1 ulp of the largest operand`),
   ]

@@ -1,5 +1,9 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { styleText } from 'node:util'
 import { type VerifyReport, verify, verifyDigests, verifyUpcycle } from '@polygraft/graft'
+import type { ByteSource, Checkpoint } from '@polygraft/tensor'
+import { fileSource } from '@polygraft/tensor-io/node'
 import type { Command } from 'commander'
 import { plural } from '../format.js'
 import { readManifest } from '../manifest.js'
@@ -33,6 +37,19 @@ export function addVerify(program: Command): void {
   command.action(run)
 }
 
+/** All files that a manifest may list; only names that opening has found to lie inside of the folder, and two fixed ones. */
+function filesOf({ sources, files }: Checkpoint, folder: string): ReadonlyMap<string, ByteSource> {
+  const shards = [...sources.values()].flatMap((source) => [...source.shards])
+  const fixed = ['config.json', 'model.safetensors.index.json'].filter((name) =>
+    existsSync(join(folder, name)),
+  )
+  return new Map<string, ByteSource>([
+    ...shards,
+    ...files,
+    ...fixed.map((name) => [name, fileSource(join(folder, name))] as const),
+  ])
+}
+
 async function run(location: string, args: Arguments, command: Command): Promise<void> {
   const sources = [args.base, args.post, args.cpt]
   if ((args.post !== undefined || args.cpt !== undefined) && sources.includes(undefined))
@@ -42,10 +59,9 @@ async function run(location: string, args: Arguments, command: Command): Promise
   const terminal = createTerminal(args.json ?? false)
   const manifest = await readManifest(location)
   const output = await openCheckpoint(location)
-  const shards = [...output.sources.values()].flatMap((source) => [...source.shards])
   const meter = terminal.progress('verify')
   const onProgress = (done: number, total: number) => meter.update(done, total)
-  const reports = [await verifyDigests(manifest, new Map(shards), { onProgress })]
+  const reports = [await verifyDigests(manifest, filesOf(output, location), { onProgress })]
   if (args.post !== undefined) {
     const [base, post, cpt] = await openCheckpoints(args.base!, args.post, args.cpt!)
     reports.push(await verify(output, { base, post, cpt }, { onProgress }))
