@@ -3,7 +3,7 @@ import { CONFIG, classify, MANIFEST } from './_classify.js'
 import { parseProvenance } from './_provenance.js'
 import { readWeights } from './_weights.js'
 import { floatFieldsOf } from './format-config.js'
-import { readJsonObject, readText } from './read-text.js'
+import { parseJsonObject, readJsonText } from './read-text.js'
 
 /** A checkpoint from its files; `identify` gives its source the id that everything else refers to. */
 export async function assemble(
@@ -12,12 +12,16 @@ export async function assemble(
   identify: (source: Omit<Source, 'id'>) => Promise<Source>,
 ): Promise<Checkpoint> {
   const weights = await readWeights(files, location)
-  const [config, manifest] = await Promise.all([readOptional(files, CONFIG), readOptional(files, MANIFEST)])
-  const provenance = parseProvenance(manifest)
+  const texts = await Promise.all([readOptional(files, CONFIG), readOptional(files, MANIFEST)])
+  const [configText = '{}', manifestText] = texts
+  const config = parseJsonObject(configText, CONFIG)
+  const provenance = parseProvenance(
+    manifestText === undefined ? undefined : parseJsonObject(manifestText, MANIFEST),
+  )
   const source = await identify({ location, ...weights })
   return {
-    config: config ?? {},
-    floatFields: config ? floatFieldsOf(await readText(files.get(CONFIG)!, CONFIG)) : [],
+    config,
+    floatFields: floatFieldsOf(configText),
     tensors: stateDictOf(source),
     files: new Map([...files].filter(([name]) => classify(name) === 'file')),
     sources: new Map([[source.id, source]]),
@@ -27,5 +31,5 @@ export async function assemble(
 
 async function readOptional(files: ReadonlyMap<string, ByteSource>, name: string) {
   const source = files.get(name)
-  return source && readJsonObject(source, name)
+  return source && readJsonText(source, name)
 }

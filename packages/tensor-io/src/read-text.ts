@@ -25,6 +25,11 @@ export function decodeUtf8(bytes: Uint8Array, file?: string): string {
 
 /** A whole source as a JSON object. */
 export async function readJsonObject(source: ByteSource, file: string): Promise<JsonObject> {
+  return parseJsonObject(await readJsonText(source, file), file)
+}
+
+/** A whole source as text, refused when it is too large to be JSON of a checkpoint. */
+export async function readJsonText(source: ByteSource, file: string): Promise<string> {
   if (source.size > MAX_JSON_BYTES)
     throw new ModelError({
       code: 'too-large',
@@ -33,7 +38,12 @@ export async function readJsonObject(source: ByteSource, file: string): Promise<
       expected: `at most ${MAX_JSON_BYTES} bytes`,
       received: `${source.size} bytes`,
     })
-  const value = parseJson(await readText(source, file), file)
+  return readText(source, file)
+}
+
+/** A JSON text that holds an object. */
+export function parseJsonObject(text: string, file: string): JsonObject {
+  const value = parseJson(text, file)
   if (isJsonObject(value)) return value
   throw new ModelError({ code: 'bad-json', message: 'The file does not hold a JSON object', file })
 }
