@@ -6,6 +6,7 @@ import {
   type Op,
   type Problem,
   scale,
+  sourceIds,
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
@@ -18,7 +19,6 @@ import {
   isVocabularyTensor,
   knownFamily,
   skippedTensors,
-  sourceIds,
   storedExpr,
 } from './effective-tensors.js'
 import { lambdaProblems, missingTensor, notFloat, shapeMismatch } from './problems.js'

@@ -6,6 +6,7 @@ import {
   mergeSources,
   type Problem,
   type RowRuns,
+  sourceIds,
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
@@ -18,7 +19,6 @@ import {
   isVocabularyTensor,
   knownFamily,
   skippedTensors,
-  sourceIds,
   storedExpr,
 } from './effective-tensors.js'
 import { missingTensor, notFloat, shapeMismatch } from './problems.js'

@@ -1,6 +1,5 @@
-import { type Op, throwIfAny } from '@polygraft/tensor'
+import { type Op, sourceIds, throwIfAny } from '@polygraft/tensor'
 import { type Drop, dropProblems, dropVectors } from './drop.js'
-import { sourceIds } from './effective-tensors.js'
 import { type MergeInputs, mergeModels, mergeProblems } from './merge-models.js'
 import { lambdaProblems } from './problems.js'
 import {

@@ -1,5 +1,5 @@
 import { type Family, familyNamed, nameOf, roleOf } from '@polygraft/architectures'
-import type { Checkpoint, DType, Expr, JsonValue, Skipped, StateDict, Tensor } from '@polygraft/tensor'
+import type { Checkpoint, DType, Expr, Skipped, StateDict, Tensor } from '@polygraft/tensor'
 
 /** The family of a checkpoint, or undefined: the delta algebra works on any, family by family it knows the vocabulary. */
 export function knownFamily(checkpoint: Checkpoint): Family | undefined {
@@ -72,10 +72,4 @@ function hasDType(expr: Expr, dtype: DType, checkpoint: Checkpoint): boolean {
     default:
       return false
   }
-}
-
-/** Ids of what a checkpoint is made of, for the `inputs` of a recipe step: one, or a sorted list. */
-export function sourceIds(checkpoint: Checkpoint): JsonValue {
-  const ids = [...checkpoint.sources.keys()].sort()
-  return ids.length === 1 ? ids[0]! : ids
 }

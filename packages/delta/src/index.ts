@@ -17,7 +17,6 @@ export {
   isTied,
   isVocabularyTensor,
   skippedTensors,
-  sourceIds,
   storedExpr,
 } from './effective-tensors.js'
 export type { LinearOptions } from './linear.js'

@@ -1,5 +1,12 @@
-import { type Checkpoint, type Expr, type Op, type Problem, scale, throwIfAny } from '@polygraft/tensor'
-import { sourceIds } from './effective-tensors.js'
+import {
+  type Checkpoint,
+  type Expr,
+  type Op,
+  type Problem,
+  scale,
+  sourceIds,
+  throwIfAny,
+} from '@polygraft/tensor'
 import { labelOf, mergeModels, mergeProblems } from './merge-models.js'
 import { lambdaProblems } from './problems.js'
 

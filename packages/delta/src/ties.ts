@@ -5,11 +5,11 @@ import {
   type Op,
   type Problem,
   scale,
+  sourceIds,
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
 import { type Drop, dropProblems, dropVectors } from './drop.js'
-import { sourceIds } from './effective-tensors.js'
 import {
   type MergeInputs,
   type MergeOperands,

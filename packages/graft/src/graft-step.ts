@@ -1,5 +1,5 @@
-import { type RowAlignment, readDeltaStep, sourceIds } from '@polygraft/delta'
-import type { Checkpoint, JsonObject, JsonValue } from '@polygraft/tensor'
+import { type RowAlignment, readDeltaStep } from '@polygraft/delta'
+import { type Checkpoint, type JsonObject, type JsonValue, sourceIds } from '@polygraft/tensor'
 import type { GraftOptions, GraftSettings } from './options.js'
 
 /** The recipe step of a graft, as plain data. */

@@ -100,3 +100,9 @@ export function stateDictOf(source: Source): StateDict {
 export function mergeSources(...checkpoints: readonly Checkpoint[]): ReadonlyMap<SourceId, Source> {
   return new Map(checkpoints.flatMap((checkpoint) => [...checkpoint.sources]))
 }
+
+/** Ids of what a checkpoint is made of, for the `inputs` of a recipe step: one, or a sorted list. */
+export function sourceIds(checkpoint: Checkpoint): JsonValue {
+  const ids = [...checkpoint.sources.keys()].sort()
+  return ids.length === 1 ? ids[0]! : ids
+}

@@ -11,7 +11,7 @@ export type {
   StoredTensor,
   Tensor,
 } from './checkpoint.js'
-export { mergeSources, pipe, stateDictOf } from './checkpoint.js'
+export { mergeSources, pipe, sourceIds, stateDictOf } from './checkpoint.js'
 export type { DType, FloatDType } from './dtype.js'
 export { byteSize, DTYPE_BITS, isDType, isFloat, numel } from './dtype.js'
 export type { Problem, ProblemCode } from './error.js'

@@ -11,7 +11,7 @@ import {
 } from '@polygraft/architectures'
 import { routerExpr } from '@polygraft/routing'
 import type { Checkpoint, Expr, Op, Provenance, StateDict, Tensor } from '@polygraft/tensor'
-import { throwIfAny } from '@polygraft/tensor'
+import { sourceIds, throwIfAny } from '@polygraft/tensor'
 import { zeros } from './_zeros.js'
 import { ORIGINAL, type ResolvedOptions, recipeStep, resolveOptions, type UpcycleOptions } from './options.js'
 import { upcycleProblems } from './upcycle-problems.js'
@@ -95,16 +95,16 @@ function blockDtype(tensors: StateDict, dense: Family, { layer }: Role): Tensor[
 }
 
 function provenanceOf(
-  { tensors, provenance, sources }: Checkpoint,
+  checkpoint: Checkpoint,
   dense: Family,
   target: Family,
   options: ResolvedOptions,
 ): Provenance {
+  const { tensors, provenance } = checkpoint
   const buffers = [...tensors.keys()].filter((name) => roleOf(dense, name).group === 'buffer')
   const reason = 'a buffer that every model computes from its config'
-  const ids = [...sources.keys()].sort()
   return {
-    recipe: [...provenance.recipe, recipeStep(options, target.modelType, ids.length === 1 ? ids[0]! : ids)],
+    recipe: [...provenance.recipe, recipeStep(options, target.modelType, sourceIds(checkpoint))],
     skipped: [...provenance.skipped, ...buffers.map((tensor) => ({ tensor, reason }))],
     ...(options.languages.length ? { experts: [ORIGINAL, ...options.languages] } : {}),
   }
