@@ -27,7 +27,7 @@ pids=()
 stop() {
   local status=$?
   trap - EXIT
-  if [ "$status" -ne 0 ]; then tail -n 20 "$dir"/log/*.log "$dir"/work/*.log >&2 2>/dev/null || true; fi
+  if [ "$status" -ne 0 ]; then tail -n 20 "$dir"/log/*.log "$dir"/job/*.log >&2 2>/dev/null || true; fi
   timeout 10 scancel --full --state=PENDING --state=RUNNING --user="$(id -un)" 2>/dev/null || true
   # The last one started ends first; munged is needed until then.
   for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
@@ -57,7 +57,7 @@ read -r controller_port node_port < <(node -e '
   })')
 
 node=$(uname -n | cut -d. -f1)
-mkdir -p "$dir"/{bin,etc,log,munge,spool,state,work}
+mkdir -p "$dir"/{bin,etc,log,munge,spool,state,job}
 chmod 755 "$dir" "$dir/munge"
 export SLURM_CONF=$dir/etc/slurm.conf
 cat >"$SLURM_CONF" <<CONF
@@ -128,7 +128,7 @@ export PATH=$dir/bin:$PATH NO_COLOR=1
 trio=$root/tools/trio/checkpoints
 graft=(graft "$trio/cpt" --base "$trio/base" --post "$trio/instruct" --max-shard-size 200KB)
 
-cd "$dir/work"
+cd "$dir/job"
 polygraft "${graft[@]}" -o direct
 tasks=4
 bash "$here/submit.sh" "$tasks" plan.json "${graft[@]}" -o out
