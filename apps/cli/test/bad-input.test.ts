@@ -579,7 +579,8 @@ describe('when it is stopped', () => {
     } catch {
       context.skip('there is no `script` to make a terminal with')
     }
-    const command = [process.execPath, BIN, ...args].map((word) => `'${word}'`).join(' ')
+    // exec: a shell that waits would be stopped by the Ctrl-C too, and some then end with 130 whatever the program said.
+    const command = `exec ${[process.execPath, BIN, ...args].map((word) => `'${word}'`).join(' ')}`
     const child = startAny('script', ['-qefc', command, '/dev/null'], { env: { TERM: 'xterm' } })
     await new Promise<void>((resolve) => {
       child.stdout.on('data', (text: string) => / % /.test(text) && resolve())
