@@ -106,6 +106,18 @@ describe('createFolder', () => {
     },
   )
 
+  it.each(['config.json', 'sub/config.json'])(
+    'does not come back when somebody removes it, for %s',
+    async (name) => {
+      const folder = await createFolder(at('out'))
+      await folder.writeFile('model.safetensors', pattern(10))
+      rmSync(folder.path, { recursive: true })
+      await expect(folder.writeFile(name, '{}')).rejects.toMatchObject({ code: 'missing-file' })
+      await folder.discard()
+      expect(readdirSync(root)).toEqual([])
+    },
+  )
+
   it('refuses a name twice, and lets the caller go on', async () => {
     const folder = await createFolder(at('out'))
     await folder.writeFile('a', '1')

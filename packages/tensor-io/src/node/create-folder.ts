@@ -111,9 +111,7 @@ async function createFile(output: Output, name: string, size?: number): Promise<
       received: JSON.stringify(name),
     })
   return guarded(output, name, async () => {
-    const folder = dirname(join(output.path, name))
-    await mkdir(folder, { recursive: true })
-    for (let at = folder; at !== output.path; at = dirname(at)) output.folders.add(at)
+    await makeFolders(output, dirname(name))
     const handle = await open(join(output.path, name), output.flags === 'w' ? 'w+' : 'wx+')
     output.handles.set(name, handle)
     if (size !== undefined) await handle.truncate(size)
@@ -124,6 +122,18 @@ async function createFile(output: Output, name: string, size?: number): Promise<
       },
     }
   })
+}
+
+/** Folders of `name`, below the output's own: that one, removed by somebody, must not come back empty and be published so. */
+async function makeFolders(output: Output, name: string): Promise<void> {
+  if (name === '.') return
+  await makeFolders(output, dirname(name))
+  const folder = join(output.path, name)
+  if (output.folders.has(folder)) return
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+  output.folders.add(folder)
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
