@@ -1,3 +1,5 @@
+export { type Rope, ropeOf } from './_rope.js'
+export { windowsOf } from './_window.js'
 export { withBothSpellings } from './both-spellings.js'
 export { configDifferences } from './config-differences.js'
 export type { Dimensions } from './dimensions.js'
