@@ -64,6 +64,8 @@ function hasDType(expr: Expr, dtype: DType, checkpoint: Checkpoint): boolean {
     case 'read':
       return checkpoint.sources.get(expr.source)?.tensors.get(expr.tensor)?.dtype === dtype
     case 'rows':
+    case 'columns':
+    case 'spread':
       return hasDType(expr.arg, dtype, checkpoint)
     case 'concat':
       return expr.args.every((arg) => hasDType(arg, dtype, checkpoint))

@@ -28,6 +28,34 @@ export function* rowCuts(expr: Of<'rows'>, begin: number, count: number): Genera
   }
 }
 
+/** The pieces of `columns`: one for each row that elements [begin, begin + count) reach into. */
+export function* columnCuts(expr: Of<'columns'>, begin: number, count: number): Generator<RowCut> {
+  const kept = expr.end - expr.begin
+  for (let at = begin; at < begin + count; ) {
+    const [row, column] = [Math.floor(at / kept), at % kept]
+    const length = Math.min(kept - column, begin + count - at)
+    yield { offset: at - begin, from: row * expr.width + expr.begin + column, length }
+    at += length
+  }
+}
+
+/** A piece of a spread tile: as a `RowCut`, or where `each` is above 1, one element to be repeated over all of it. */
+export interface SpreadCut extends RowCut {
+  readonly repeats: boolean
+}
+
+/** The pieces that elements [begin, begin + count) of a `spread` expression are made of. */
+export function* spreadCuts(expr: Of<'spread'>, begin: number, count: number): Generator<SpreadCut> {
+  const repeats = expr.each > 1
+  const period = repeats ? expr.each : expr.count
+  for (let at = begin; at < begin + count; ) {
+    const length = Math.min(period - (at % period), begin + count - at)
+    const from = repeats ? Math.floor(at / expr.each) % expr.count : at % expr.count
+    yield { offset: at - begin, from, length, repeats }
+    at += length
+  }
+}
+
 /** Elements [begin, begin + count) of a `random` expression, stored as `dtype` in `out`. */
 export function fillRandom(
   expr: Of<'random'>,

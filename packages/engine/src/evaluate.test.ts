@@ -57,6 +57,20 @@ describe('evaluate', () => {
       },
       [2, -4, 2, -4, 2, -4],
     ],
+    ['columns', { op: 'columns', arg: a, width: 3, begin: 1, end: 3 }, [2, 3, 5, 6]],
+    ['spread repeats elements', { op: 'spread', arg: w, count: 2, each: 2, times: 1 }, [2, 2, -4, -4]],
+    ['spread repeats all', { op: 'spread', arg: w, count: 2, each: 1, times: 2 }, [2, -4, 2, -4]],
+    [
+      'spread, both ways',
+      { op: 'spread', arg: w, count: 2, each: 2, times: 2 },
+      [2, 2, -4, -4, 2, 2, -4, -4],
+    ],
+    ['select', { op: 'select', mask: b, on: a, off: c }, [1, 2, 3, 40, 5, 6]],
+    [
+      'graft compares cpt with what is frozen',
+      { op: 'graft', cpt: c, base: a, post: b, lambda: 1, frozen: { op: 'scale', by: 10, arg: a } },
+      [0.5, 0.25, -1, 0, 2, 8],
+    ],
     [
       'concat',
       { op: 'concat', args: [w, { op: 'rows', arg: b, width: 2, runs: [[1, 2]] }], sizes: [2, 4] },
@@ -114,7 +128,7 @@ describe('evaluate', () => {
     ['literal', { op: 'add', args: [literal(Float32Array.of(1, 2, 3, 4, 5, 6)), a] }, [2, 4, 6, 8, 10, 12]],
   ]
   it.each(cases)('%s', async (_, expr, expected) => {
-    expect(await valuesOf(expr, [3, 2])).toEqual(expected)
+    expect(await valuesOf(expr, [expected.length])).toEqual(expected)
   })
 
   it('copies every dtype bit for bit, NaN payloads and sub-byte types included', async () => {
@@ -160,6 +174,10 @@ describe('evaluate', () => {
     const past: Expr = { op: 'rows', arg: a, width: 2, runs: [[2, 2]] }
     await expect(valuesOf(past, [2, 2])).rejects.toThrow('rows-out-of-range')
     await expect(valuesOf({ op: 'concat', args: [a], sizes: [5] }, [5])).rejects.toThrow('shape-mismatch')
+    const columns: Expr = { op: 'columns', arg: a, width: 2, begin: 1, end: 3 }
+    await expect(valuesOf(columns, [3, 2])).rejects.toThrow('columns-out-of-range')
+    const spread: Expr = { op: 'spread', arg: w, count: 3, each: 1, times: 2 }
+    await expect(valuesOf(spread, [3, 2])).rejects.toThrow('shape-mismatch')
   })
 })
 
@@ -204,6 +222,34 @@ const exprs = fc.letrec<{ expr: Expr }>((tie) => ({
       base: tie('expr'),
       post: tie('expr'),
       lambda: fc.constantFrom(1, 0.5),
+    }),
+    fc.record({
+      op: fc.constant('graft' as const),
+      cpt: tie('expr'),
+      base: tie('expr'),
+      post: tie('expr'),
+      lambda: fc.constant(1),
+      frozen: tie('expr'),
+    }),
+    fc.record({ op: fc.constant('select' as const), mask: tie('expr'), on: tie('expr'), off: tie('expr') }),
+    fc.tuple(tie('expr'), fc.integer({ min: 1, max: width - 1 })).map(([arg, begin]): Expr => {
+      const shifted = (from: number, to: number): Expr => ({
+        op: 'columns',
+        arg,
+        width,
+        begin: from,
+        end: to,
+      })
+      // As many columns as before, or rows and columns would not add up: those from `begin` on, of every row, twice over.
+      const [left, right] = [shifted(0, begin), shifted(begin, width)]
+      return { op: 'concat', args: [right, left], sizes: [(width - begin) * rows, begin * rows] }
+    }),
+    fc.tuple(tie('expr'), fc.constantFrom(1, width), fc.nat(rows - 1)).map(([arg, each, row]): Expr => {
+      const runs = each === 1 ? ([[row, 1]] as const) : ([[0, rows]] as const)
+      const gathered: Expr = { op: 'rows', arg, width, runs }
+      if (each === 1) return { op: 'spread', arg: gathered, count: width, each, times: rows }
+      const column: Expr = { op: 'columns', arg: gathered, width, begin: 1, end: 2 }
+      return { op: 'spread', arg: column, count: rows, each, times: 1 }
     }),
     fc.record({
       op: fc.constant('cast' as const),

@@ -11,7 +11,7 @@ import {
   type Tensor,
 } from '@polygraft/tensor'
 import { type KernelPool, type Kernels, kernelPool } from './_kernel-pool.js'
-import { fillLiteral, fillMask, fillRandom, rowCuts } from './_leaves.js'
+import { columnCuts, fillLiteral, fillMask, fillRandom, rowCuts, spreadCuts } from './_leaves.js'
 import { storedDType } from './validate.js'
 
 /** Bytes [begin, begin + out.length) of `bytes`, wanted in `out`. */
@@ -74,6 +74,7 @@ export function createEvaluator(
   const compiled = new WeakMap<Expr, Map<FloatDType, Compiled>>()
   const compiledGroups = new WeakMap<readonly Tensor[], Compiled>()
   const scratch = new Uint8Array(maxElements * 8)
+  let spread: { expr?: Expr; dtype?: DType; bytes: Uint8Array } = { bytes: new Uint8Array(0) }
 
   function* fill(
     expr: Expr,
@@ -110,6 +111,12 @@ export function createEvaluator(
         for (const { offset, from, length } of rowCuts(expr, begin, count))
           yield* fill(expr.arg, dtype, from, length, part(out, dtype, offset, length), counts)
         return
+      case 'columns':
+        for (const { offset, from, length } of columnCuts(expr, begin, count))
+          yield* fill(expr.arg, dtype, from, length, part(out, dtype, offset, length), counts)
+        return
+      case 'spread':
+        return yield* fillSpread(expr, dtype, begin, count, out)
       case 'random':
         return fillRandom(expr, dtype as FloatDType, begin, count, out)
       case 'mask':
@@ -119,6 +126,28 @@ export function createEvaluator(
       default:
         return yield* compute(expr, dtype as FloatDType, begin, count, out, counts)
     }
+  }
+
+  /** What is spread is far smaller than what it fills: it is computed whole, and the last one is kept for the next tiles. */
+  function* fillSpread(
+    expr: Extract<Expr, { op: 'spread' }>,
+    dtype: DType,
+    begin: number,
+    count: number,
+    out: Uint8Array,
+  ): Generator<ReadRequest, void, void> {
+    if (spread.expr !== expr || spread.dtype !== dtype) {
+      const bytes = new Uint8Array(byteSize(dtype, expr.count))
+      for (let from = 0; from < expr.count; from += maxElements) {
+        const length = Math.min(maxElements, expr.count - from)
+        yield* fill(expr.arg, dtype, from, length, part(bytes, dtype, from, length))
+      }
+      spread = { expr, dtype, bytes }
+    }
+    const { bytes } = spread
+    for (const { offset, from, length, repeats } of spreadCuts(expr, begin, count))
+      if (repeats) fillWith(part(out, dtype, offset, length), part(bytes, dtype, from, 1))
+      else part(out, dtype, offset, length).set(part(bytes, dtype, from, length))
   }
 
   function readOf(
@@ -250,8 +279,19 @@ function splitElementwise(
         return { op: 'cast', dtype: e.dtype, arg: visit(e.arg) }
       case 'keep':
         return { op: 'keep', arg: visit(e.arg), threshold: e.threshold, tieEnd: e.tieEnd }
-      case 'graft':
-        return { op: 'graft', cpt: visit(e.cpt), base: visit(e.base), post: visit(e.post), lambda: e.lambda }
+      case 'graft': {
+        const [cpt, base, post] = [visit(e.cpt), visit(e.base), visit(e.post)]
+        return {
+          op: 'graft',
+          cpt,
+          base,
+          post,
+          lambda: e.lambda,
+          ...(e.frozen ? { frozen: visit(e.frozen) } : {}),
+        }
+      }
+      case 'select':
+        return { op: 'select', mask: visit(e.mask), on: visit(e.on), off: visit(e.off) }
       case 'ratio':
         return { op: 'ratio', num: visit(e.num), den: visit(e.den), guard: e.guard }
       default:
@@ -262,10 +302,26 @@ function splitElementwise(
 }
 
 /** What a kernel takes as an input: it is not elementwise in operands. */
-const LEAVES: ReadonlySet<Expr['op']> = new Set(['read', 'rows', 'concat', 'random', 'mask', 'literal'])
+const LEAVES: ReadonlySet<Expr['op']> = new Set([
+  'read',
+  'rows',
+  'columns',
+  'spread',
+  'concat',
+  'random',
+  'mask',
+  'literal',
+])
 
 function isElementwise({ op }: Expr): boolean {
   return !LEAVES.has(op)
+}
+
+/** Repeats `element` over `out`. */
+function fillWith(out: Uint8Array, element: Uint8Array): void {
+  out.set(element)
+  for (let done = element.length; done < out.length; done *= 2)
+    out.copyWithin(done, 0, Math.min(done, out.length - done))
 }
 
 function part(out: Uint8Array, dtype: DType, begin: number, count: number): Uint8Array {

@@ -136,7 +136,8 @@ function bytesReadBy(group: readonly Tensor[], sources: ReadonlyMap<SourceId, So
       return byteSize(storedDType(e, sources)!, n)
     }
     if (e.op === 'concat') return e.args.reduce((sum, arg, i) => sum + alone(arg, e.sizes[i]!), 0)
-    if (e.op === 'rows') return alone(e.arg, n)
+    if (e.op === 'rows' || e.op === 'columns') return alone(e.arg, n)
+    if (e.op === 'spread') return alone(e.arg, e.count)
     return operands(e).reduce((sum, operand) => sum + visit(operand, n), 0)
   }
   const alone = (expr: Expr, elements: number) =>

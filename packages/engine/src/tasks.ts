@@ -85,12 +85,14 @@ function bytesPerElement(group: readonly Tensor[], sources: Checkpoint['sources'
     if (seen.has(key)) return 0
     seen.add(key)
     const stored = storedDType(expr, sources)
-    const gathers = expr.op === 'rows' || expr.op === 'concat'
+    const gathers = GATHERS.has(expr.op)
     const own = isRoot ? 0 : stored ? byteSize(stored, 64) / 64 : gathers || expr.op === 'random' ? 8 : 4
     return own + operands(expr).reduce((sum, operand) => sum + visit(operand, false), 0)
   }
   return group.reduce((sum, { dtype, expr }) => sum + byteSize(dtype, 64) / 64 + visit(expr, true), 0)
 }
+
+const GATHERS: ReadonlySet<Expr['op']> = new Set(['rows', 'columns', 'spread', 'concat'])
 
 function namesInFileOrder({ tensors }: ShardLayout): string[] {
   return [...tensors].sort(([, a], [, b]) => a.begin - b.begin).map(([name]) => name)
@@ -103,21 +105,20 @@ function groupTensors(tensors: StateDict, names: readonly string[]): string[][] 
   const groups: string[][] = []
   for (const name of names) {
     const tensor = tensors.get(name)!
-    const shared = keyOf(tensor.expr)
-    const key = shared && `${shared} ${tensor.dtype} ${numel(tensor.shape)}`
-    const group = key === undefined ? undefined : open.get(key)
+    const key = `${keyOf(tensor.expr)} ${tensor.dtype} ${numel(tensor.shape)}`
+    const group = open.get(key)
     if (group && group.length < MAX_GROUP) group.push(name)
     else {
       const made = [name]
       groups.push(made)
-      if (key !== undefined) open.set(key, made)
+      open.set(key, made)
     }
   }
   return groups
 }
 
-/** Names what an expression shares with others: a stored tensor, or the base and post of a graft. */
-function sharingKeys(): (expr: Expr) => string | undefined {
+/** Names what an expression shares with others: the base and post of a graft, else all of it (experts that start as copies). */
+function sharingKeys(): (expr: Expr) => string {
   const ids = new Map<Expr, string>()
   const idOf = (expr: Expr): string => {
     if (expr.op === 'read') return `${expr.source} ${expr.tensor}`
@@ -125,11 +126,7 @@ function sharingKeys(): (expr: Expr) => string | undefined {
     ids.set(expr, id)
     return id
   }
-  return (expr) => {
-    if (expr.op === 'read') return `read ${idOf(expr)}`
-    if (expr.op === 'graft') return `graft ${idOf(expr.base)} ${idOf(expr.post)}`
-    return undefined
-  }
+  return (expr) => (expr.op === 'graft' ? `graft ${idOf(expr.base)} ${idOf(expr.post)}` : `all ${idOf(expr)}`)
 }
 
 function splitGroup({ names, tileElements }: Group, group: number, tensors: StateDict): Task[] {

@@ -70,6 +70,28 @@ export function tensorProblems(name: string, tensor: Tensor, sources: Sources): 
           report('rows-out-of-range', 'Rows past the end', `${size / expr.width} rows`, `row ${last - 1}`)
         return expr.runs.reduce((sum, [, count]) => sum + count, 0) * expr.width
       }
+      case 'columns': {
+        const size = elementsOf(expr.arg)
+        if (expr.end > expr.width || (size !== undefined && size % expr.width !== 0))
+          report(
+            'columns-out-of-range',
+            'The columns are not there',
+            `${expr.width} columns in ${size} elements`,
+            `${expr.begin} to ${expr.end}`,
+          )
+        return size === undefined ? undefined : (size / expr.width) * (expr.end - expr.begin)
+      }
+      case 'spread': {
+        const size = elementsOf(expr.arg)
+        if (size !== undefined && size !== expr.count)
+          report(
+            'shape-mismatch',
+            'What is spread has another size than declared',
+            `${expr.count}`,
+            `${size}`,
+          )
+        return expr.count * expr.each * expr.times
+      }
       default: {
         const sizes = operands(expr)
           .map(elementsOf)
@@ -125,6 +147,8 @@ export function storedDType(expr: Expr, sources: Sources): Tensor['dtype'] | und
     case 'read':
       return sources.get(expr.source)?.tensors.get(expr.tensor)?.dtype
     case 'rows':
+    case 'columns':
+    case 'spread':
       return storedDType(expr.arg, sources)
     case 'concat': {
       const dtypes = new Set(expr.args.map((arg) => storedDType(arg, sources)))

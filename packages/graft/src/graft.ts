@@ -115,8 +115,7 @@ function foldRouter(router: Tensor, before: Tensor, after: Tensor, cpt: Checkpoi
   // What will be stored, not what was computed, is what the router will see.
   const den: Expr = { op: 'cast', dtype: after.dtype as FloatDType, arg: after.expr }
   const ratio: Expr = { op: 'ratio', num: storedExpr(before, cpt), den, guard: FOLD_GUARD }
-  const runs = Array.from({ length: numExperts }, () => [0, 1] as const)
-  const repeated: Expr = { op: 'rows', arg: ratio, width, runs }
+  const repeated: Expr = { op: 'spread', arg: ratio, count: width, each: 1, times: numExperts }
   return { ...router, expr: { op: 'mul', args: [storedExpr(router, cpt), repeated] } }
 }
 

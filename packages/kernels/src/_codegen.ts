@@ -153,6 +153,8 @@ function compute(loop: Loop, node: KernelNode, group: number): Code {
     }
     case 'keep':
       return keepLargest(loop, node, group)
+    case 'select':
+      return v128.select(of(node.a), of(node.b), f32x4.ne(of(node.mask), v128.splat(0)))
     case 'elect':
       return elect(loop, node, group)
     case 'graft':

@@ -124,6 +124,40 @@ describe.each([
     expect(() => create(kernel, 10)!.run(1, kernel.scalars)).toThrow(/Ends are missing/)
   })
 
+  it('selects by a mask, to the bit', () => {
+    const expr: KernelExpr = { op: 'select', mask: input(0), on: input(1), off: input(2) }
+    const kernel = buildKernel(['BF16', 'F32', 'F32'], [{ expr, dtype: 'F32' }])
+    const values = [
+      [1, 0, -0, Number.NaN, 0.25],
+      [-0, 1, 1, 7, Number.POSITIVE_INFINITY],
+      [1, -0, Number.NaN, 1, Number.NaN],
+    ]
+    const { results } = evaluate(create(kernel, 5)!, kernel.inputs, ['F32'], values, [])
+    expect(results).toEqual([[-0, -0, Number.NaN, 7, Number.POSITIVE_INFINITY]])
+  })
+
+  it('a graft compares cpt with what is frozen, where that is not base', () => {
+    const expr: KernelExpr = {
+      op: 'graft',
+      cpt: input(0),
+      base: input(1),
+      post: input(2),
+      lambda: 1,
+      frozen: input(3),
+    }
+    const kernel = buildKernel(Array<FloatDType>(4).fill('F32'), [{ expr, dtype: 'F32' }])
+    //              frozen, not, post is base, both
+    const values = [
+      [2, 3, 2, 2],
+      [1, 1, 5, 5],
+      [9, 9, 5, 5],
+      [2, 2, 1, 2],
+    ]
+    const { results, counts } = evaluate(create(kernel, 4)!, kernel.inputs, ['F32'], values, kernel.scalars)
+    expect(results).toEqual([[9, 11, 2, 2]])
+    expect(counts).toMatchObject({ changed: 2, swallowed: 0 })
+  })
+
   it('elects a sign by the sum, and takes the mean of those that have it', () => {
     //         all agree, outvoted, outweighed, tie, zeros, only zeros, NaN, infinity, -infinity wins, both
     const [inf, nan] = [Number.POSITIVE_INFINITY, Number.NaN]

@@ -12,7 +12,9 @@ export type KernelExpr =
       readonly base: KernelExpr
       readonly post: KernelExpr
       readonly lambda: number
+      readonly frozen?: KernelExpr
     }
+  | { readonly op: 'select'; readonly mask: KernelExpr; readonly on: KernelExpr; readonly off: KernelExpr }
   | { readonly op: 'ratio'; readonly num: KernelExpr; readonly den: KernelExpr; readonly guard: number }
   | { readonly op: 'keep'; readonly arg: KernelExpr; readonly threshold: number; readonly tieEnd: number }
   | { readonly op: 'elect'; readonly args: readonly KernelExpr[] }
@@ -20,7 +22,7 @@ export type KernelExpr =
 /**
  * One value per element; operands are indices of earlier nodes, `scalar` an index into the kernel's scalars, `end` into its ends.
  * `equal` is a mask. A `graft` takes post - base and post == base as nodes of their own, so that all the experts that
- * share base and post share them too.
+ * share base and post share them too; its `base` is what cpt is compared with.
  */
 export type KernelNode =
   | { readonly op: 'input'; readonly index: number }
@@ -29,6 +31,7 @@ export type KernelNode =
   | { readonly op: 'cast'; readonly a: number; readonly dtype: FloatDType }
   | { readonly op: 'ratio'; readonly a: number; readonly b: number; readonly scalar: number }
   | { readonly op: 'keep'; readonly a: number; readonly scalar: number; readonly end: number }
+  | { readonly op: 'select'; readonly mask: number; readonly a: number; readonly b: number }
   /** `sum` is the left fold of `args`. */
   | { readonly op: 'elect'; readonly args: readonly number[]; readonly sum: number }
   | {
@@ -146,8 +149,11 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         const [base, post, cpt] = [visit(expr.base), visit(expr.post), visit(expr.cpt)]
         const delta = node({ op: 'sub', a: post, b: base })
         const same = node({ op: 'equal', a: post, b: base })
-        return node({ op: 'graft', cpt, base, post, delta, same, scalar: scalar(expr.lambda) })
+        const frozen = expr.frozen ? visit(expr.frozen) : base
+        return node({ op: 'graft', cpt, base: frozen, post, delta, same, scalar: scalar(expr.lambda) })
       }
+      case 'select':
+        return node({ op: 'select', mask: visit(expr.mask), a: visit(expr.on), b: visit(expr.off) })
     }
   }
 
@@ -171,6 +177,8 @@ export function operandsOf(node: KernelNode): readonly number[] {
       return [node.a]
     case 'elect':
       return [...node.args, node.sum]
+    case 'select':
+      return [node.mask, node.a, node.b]
     case 'graft':
       return [node.cpt, node.base, node.post, node.delta, node.same]
     default:

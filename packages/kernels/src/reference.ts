@@ -108,6 +108,7 @@ function compute(
   else if (node.op === 'cast') castInto(out, values[node.a]!, node.dtype)
   else if (node.op === 'ratio') ratioInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar))
   else if (node.op === 'keep') keepInto(out, values[node.a]!, scalar(node.scalar), end(node.end))
+  else if (node.op === 'select') selectInto(out, values[node.mask]!, values[node.a]!, values[node.b]!)
   else if (node.op === 'elect')
     electInto(
       out,
@@ -137,6 +138,11 @@ function castInto(out: FloatArray, a: FloatArray, dtype: Kernel['inputs'][number
 /** num / den, and 1 wherever |den| <= guard. */
 function ratioInto(out: FloatArray, num: FloatArray, den: FloatArray, guard: number): void {
   for (let i = 0; i < out.length; i++) out[i] = Math.abs(den[i]!) <= guard ? 1 : num[i]! / den[i]!
+}
+
+/** on wherever the mask is not 0, else off. */
+function selectInto(out: FloatArray, mask: FloatArray, on: FloatArray, off: FloatArray): void {
+  for (let i = 0; i < out.length; i++) out[i] = mask[i] === 0 ? off[i]! : on[i]!
 }
 
 /** The elements that are not below the threshold, but for those at it from index `end` on. NaN is below nothing. */

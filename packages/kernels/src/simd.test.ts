@@ -55,6 +55,15 @@ const kernelArbitrary: fc.Arbitrary<Kernel> = fc
             tieEnd: fc.constantFrom(-1, 0, 1, 7, 8, 13, 64, 1e12),
           }),
           fc.record({ op: fc.constant('graft' as const), cpt: e, base: e, post: e, lambda: scalar }),
+          fc.record({
+            op: fc.constant('graft' as const),
+            cpt: e,
+            base: e,
+            post: e,
+            lambda: scalar,
+            frozen: e,
+          }),
+          fc.record({ op: fc.constant('select' as const), mask: e, on: e, off: e }),
         ),
       }
     })
@@ -132,6 +141,8 @@ describe('SIMD and reference', () => {
       { op: 'ratio', num: a, den: b, guard: 1e-6 },
       { op: 'keep', arg: a, threshold: 1, tieEnd: 500 },
       { op: 'elect', args: [a, b, c] },
+      { op: 'select', mask: a, on: b, off: c },
+      { op: 'graft', cpt: a, base: b, post: c, lambda: 1, frozen: { op: 'cast', dtype: 'BF16', arg: b } },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 1 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 0.3 },
     ]

@@ -21,14 +21,21 @@ export type Expr =
   | { readonly op: 'scale'; readonly by: number; readonly arg: Expr }
   /** Rounded to `dtype` and back. */
   | { readonly op: 'cast'; readonly dtype: FloatDType; readonly arg: Expr }
-  /** cpt + lambda * (post - base), short-circuited so that an unchanged operand is passed on exactly (see `graft`). */
+  /**
+   * cpt + lambda * (post - base), short-circuited so that an unchanged operand is passed on exactly (see `graft`): cpt where post
+   * equals base; post where lambda is 1 and cpt equals `frozen`, which is what cpt holds of an untouched base (`base` itself
+   * where left out).
+   */
   | {
       readonly op: 'graft'
       readonly cpt: Expr
       readonly base: Expr
       readonly post: Expr
       readonly lambda: number
+      readonly frozen?: Expr
     }
+  /** Element of `on` where that of `mask` is not 0 (NaN is not), else of `off`. */
+  | { readonly op: 'select'; readonly mask: Expr; readonly on: Expr; readonly off: Expr }
   /** num / den, and 1 wherever |den| <= guard. */
   | { readonly op: 'ratio'; readonly num: Expr; readonly den: Expr; readonly guard: number }
   /**
@@ -61,6 +68,22 @@ export type Expr =
   | { readonly op: 'mask'; readonly density: number; readonly seed: number; readonly name: string }
   /** Rows of `arg` (of `width` elements each) gathered in the order of `runs`. Broadcasts when runs repeat. */
   | { readonly op: 'rows'; readonly arg: Expr; readonly width: number; readonly runs: RowRuns }
+  /** Columns [begin, end) of `arg`, whose rows have `width` elements. */
+  | {
+      readonly op: 'columns'
+      readonly arg: Expr
+      readonly width: number
+      readonly begin: number
+      readonly end: number
+    }
+  /** Each of the `count` elements of `arg` `each` times in a row, and all of that `times` times over. */
+  | {
+      readonly op: 'spread'
+      readonly arg: Expr
+      readonly count: number
+      readonly each: number
+      readonly times: number
+    }
   /** The arguments' elements one after the other; `sizes[i]` is the number of elements of `args[i]`. */
   | { readonly op: 'concat'; readonly args: readonly Expr[]; readonly sizes: readonly number[] }
   /** Values known when the expression is built: little-endian F32, base64. */
@@ -91,7 +114,9 @@ export function operands(expr: Expr): readonly Expr[] {
     case 'concat':
       return expr.args
     case 'graft':
-      return [expr.cpt, expr.base, expr.post]
+      return [expr.cpt, expr.base, expr.post, ...(expr.frozen ? [expr.frozen] : [])]
+    case 'select':
+      return [expr.mask, expr.on, expr.off]
     case 'ratio':
       return [expr.num, expr.den]
     default:
