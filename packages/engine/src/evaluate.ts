@@ -271,14 +271,21 @@ function splitElementwise(
       case 'add':
       case 'sub':
       case 'mul':
-      case 'elect':
         return { op: e.op, args: e.args.map(visit) }
+      case 'elect':
+        return { ...e, args: e.args.map(visit) }
       case 'scale':
         return { op: 'scale', by: e.by, arg: visit(e.arg) }
       case 'cast':
         return { op: 'cast', dtype: e.dtype, arg: visit(e.arg) }
       case 'keep':
-        return { op: 'keep', arg: visit(e.arg), threshold: e.threshold, tieEnd: e.tieEnd }
+        return {
+          op: 'keep',
+          arg: visit(e.arg),
+          ...(e.by ? { by: visit(e.by) } : {}),
+          threshold: e.threshold,
+          tieEnd: e.tieEnd,
+        }
       case 'graft': {
         const [cpt, base, post] = [visit(e.cpt), visit(e.base), visit(e.post)]
         return {

@@ -175,7 +175,7 @@ function input(loop: Loop, index: number, group: number): Code {
 
 /** +0 where the magnitude is below the threshold, or at it from the end on. */
 function keepLargest(loop: Loop, node: Extract<KernelNode, { op: 'keep' }>, group: number): Code {
-  const size = keep(loop, f32x4.abs(value(loop, node.a, group)))
+  const size = keep(loop, f32x4.abs(value(loop, node.b, group)))
   const threshold = scalar(loop, node.scalar)
   const at = (loop.kernel.scalars.length + node.end) * 4
   const end = loop.once(`end ${node.end}`, () => keep(loop, v128.load32Splat(i32.const(0), at), 'before'))
@@ -184,26 +184,56 @@ function keepLargest(loop: Loop, node: Extract<KernelNode, { op: 'keep' }>, grou
   return v128.andnot(value(loop, node.a, group), v128.or(f32x4.lt(size, threshold), late))
 }
 
+type Elect = Extract<KernelNode, { op: 'elect' }>
+
 /**
- * With the sum's sign taken off all lanes, those above 0 agree with it: their sum by their number, and the sign put back.
- * Masks are -1, so subtracting them counts.
+ * With the elected sign taken off all lanes, those above 0 have it: their sum by their weight, and the sign put back. Where none
+ * is elected nothing may be, so that there the mean is masked.
  */
-function elect(loop: Loop, node: Extract<KernelNode, { op: 'elect' }>, group: number): Code {
+function elect(loop: Loop, node: Elect, group: number): Code {
   const zero = v128.splat(0)
   const sum = value(loop, node.sum, group)
-  const sign = keep(loop, v128.and(sum, v128.splat(SIGN)))
+  const isAny = node.by === 'any'
+  const votes = node.by === 'count' ? countSigns(loop, node, group) : sum
+  const isTie = loop.once(`tie ${node.by} ${node.args} ${group}`, () =>
+    keep(loop, node.by === 'count' ? i32x4.eq(votes, zero) : f32x4.eq(votes, zero)),
+  )
+  const sign = isAny ? zero : keep(loop, v128.andnot(v128.and(votes, v128.splat(SIGN)), isTie))
   let total: Code | undefined
-  let count = zero
-  for (const arg of node.args) {
+  const agreeing = node.args.map((arg) => {
     const x = keep(loop, v128.xor(value(loop, arg, group), sign))
-    const agrees = keep(loop, f32x4.gt(x, zero))
+    const agrees = keep(loop, isAny ? f32x4.ne(x, zero) : f32x4.gt(x, zero))
     const elected = v128.and(x, agrees)
     total = keep(loop, total ? f32x4.add(total, elected) : elected)
-    count = keep(loop, i32x4.sub(count, agrees))
+    return agrees
+  })
+  const signed = v128.xor(divideByWeight(loop, node, total!, agreeing), sign)
+  const mean = isAny || node.positive ? signed : v128.andnot(signed, isTie)
+  return v128.select(mean, sum, f32x4.eq(sum, sum))
+}
+
+/** How many more of the arguments are above 0 than below. Masks are -1, so subtracting them counts. */
+function countSigns(loop: Loop, { args }: Elect, group: number): Code {
+  const zero = v128.splat(0)
+  return args.reduce((votes, arg) => {
+    const x = value(loop, arg, group)
+    const positive = i32x4.sub(votes, f32x4.gt(x, zero))
+    return keep(loop, i32x4.add(positive, f32x4.lt(x, zero)))
+  }, zero)
+}
+
+function divideByWeight(loop: Loop, { weights }: Elect, total: Code, agreeing: readonly Code[]): Code {
+  if (weights === 'none') return total
+  const zero = v128.splat(0)
+  if (weights === 'equal') {
+    const count = agreeing.reduce((sum, agrees) => keep(loop, i32x4.sub(sum, agrees)), zero)
+    return f32x4.div(total, f32x4.convertI32(i32x4.maxS(count, v128.splat(1))))
   }
-  const mean = f32x4.div(total!, f32x4.convertI32(i32x4.maxS(count, v128.splat(1))))
-  const signed = v128.and(v128.xor(mean, sign), f32x4.ne(sum, zero)) // no lane agrees with a sum of 0
-  return v128.select(signed, sum, f32x4.eq(sum, sum))
+  const weight = agreeing.reduce(
+    (sum, agrees, t) => keep(loop, f32x4.add(sum, v128.and(scalar(loop, weights[t]!), agrees))),
+    zero,
+  )
+  return f32x4.div(total, v128.select(v128.splat(127 << 23), weight, f32x4.eq(weight, zero)))
 }
 
 /** Twice the number of each lane's element, as `offset` counts. */

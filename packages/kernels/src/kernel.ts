@@ -16,8 +16,28 @@ export type KernelExpr =
     }
   | { readonly op: 'select'; readonly mask: KernelExpr; readonly on: KernelExpr; readonly off: KernelExpr }
   | { readonly op: 'ratio'; readonly num: KernelExpr; readonly den: KernelExpr; readonly guard: number }
-  | { readonly op: 'keep'; readonly arg: KernelExpr; readonly threshold: number; readonly tieEnd: number }
-  | { readonly op: 'elect'; readonly args: readonly KernelExpr[] }
+  | {
+      readonly op: 'keep'
+      readonly arg: KernelExpr
+      readonly by?: KernelExpr
+      readonly threshold: number
+      readonly tieEnd: number
+    }
+  | {
+      readonly op: 'elect'
+      readonly args: readonly KernelExpr[]
+      readonly by?: Election['by']
+      readonly zero?: 'positive'
+      readonly weights?: readonly number[]
+    }
+
+/** How signs are elected, see `Expr`. */
+export interface Election {
+  readonly by: 'sum' | 'count' | 'any'
+  readonly positive: boolean
+  /** Indices of scalars, one for each argument; or that each counts as 1, or that nothing is divided. */
+  readonly weights: 'equal' | 'none' | readonly number[]
+}
 
 /**
  * One value per element; operands are indices of earlier nodes, `scalar` an index into the kernel's scalars, `end` into its ends.
@@ -30,10 +50,17 @@ export type KernelNode =
   | { readonly op: 'scale'; readonly a: number; readonly scalar: number }
   | { readonly op: 'cast'; readonly a: number; readonly dtype: FloatDType }
   | { readonly op: 'ratio'; readonly a: number; readonly b: number; readonly scalar: number }
-  | { readonly op: 'keep'; readonly a: number; readonly scalar: number; readonly end: number }
   | { readonly op: 'select'; readonly mask: number; readonly a: number; readonly b: number }
+  /** `b` is what is compared with the threshold. */
+  | {
+      readonly op: 'keep'
+      readonly a: number
+      readonly b: number
+      readonly scalar: number
+      readonly end: number
+    }
   /** `sum` is the left fold of `args`. */
-  | { readonly op: 'elect'; readonly args: readonly number[]; readonly sum: number }
+  | ({ readonly op: 'elect'; readonly args: readonly number[]; readonly sum: number } & Election)
   | {
       readonly op: 'graft'
       readonly cpt: number
@@ -53,7 +80,7 @@ export interface Kernel {
   readonly inputs: readonly FloatDType[]
   readonly nodes: readonly KernelNode[]
   readonly outputs: readonly { readonly node: number; readonly dtype: FloatDType }[]
-  /** `by`, `lambda`, `guard` and `threshold` as built. Not part of the structure: a kernel runs with any others as well. */
+  /** `by`, `lambda`, `guard`, `threshold` and `weights` as built. Not part of the structure: a kernel runs with any others as well. */
   readonly scalars: readonly number[]
   /** `tieEnd` as built: indices of elements, counted as the expression's own are. Not part of the structure either. */
   readonly ends: readonly number[]
@@ -133,7 +160,17 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         return fold(expr.op, expr.args.map(visit))
       case 'elect': {
         const args = expr.args.map(visit)
-        return node({ op: 'elect', args, sum: fold('add', args, 'elect') })
+        const { by = 'sum', zero, weights } = expr
+        if (weights && weights.length > 0 && weights.length !== args.length)
+          throw badKernel('The weights are not one for each operand', `${args.length}`, `${weights.length}`)
+        return node({
+          op: 'elect',
+          args,
+          sum: fold('add', args, 'elect'),
+          by,
+          positive: zero === 'positive',
+          weights: !weights ? 'equal' : weights.length === 0 ? 'none' : weights.map(scalar),
+        })
       }
       case 'scale':
         return node({ op: 'scale', a: visit(expr.arg), scalar: scalar(expr.by) })
@@ -143,7 +180,9 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         return node({ op: 'ratio', a: visit(expr.num), b: visit(expr.den), scalar: scalar(expr.guard) })
       case 'keep': {
         const end = indexIn(ends, expr.tieEnd)
-        return node({ op: 'keep', a: visit(expr.arg), scalar: scalar(expr.threshold), end })
+        const a = visit(expr.arg)
+        const b = expr.by ? visit(expr.by) : a
+        return node({ op: 'keep', a, b, scalar: scalar(expr.threshold), end })
       }
       case 'graft': {
         const [base, post, cpt] = [visit(expr.base), visit(expr.post), visit(expr.cpt)]
@@ -173,7 +212,6 @@ export function operandsOf(node: KernelNode): readonly number[] {
       return []
     case 'scale':
     case 'cast':
-    case 'keep':
       return [node.a]
     case 'elect':
       return [...node.args, node.sum]

@@ -2,6 +2,7 @@ import { byteSize } from '@polygraft/tensor'
 import { decode, encode, type FloatArray, roundTo } from './float-formats.js'
 import {
   checkRun,
+  type Election,
   type GraftCounts,
   type Kernel,
   type KernelNode,
@@ -107,16 +108,13 @@ function compute(
   else if (node.op === 'scale') scaleInto(out, values[node.a]!, scalar(node.scalar))
   else if (node.op === 'cast') castInto(out, values[node.a]!, node.dtype)
   else if (node.op === 'ratio') ratioInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar))
-  else if (node.op === 'keep') keepInto(out, values[node.a]!, scalar(node.scalar), end(node.end))
   else if (node.op === 'select') selectInto(out, values[node.mask]!, values[node.a]!, values[node.b]!)
-  else if (node.op === 'elect')
-    electInto(
-      out,
-      node.args.map((arg) => values[arg]!),
-      values[node.sum]!,
-      mode,
-    )
-  else if (node.op === 'graft') graftInto(out, node, values, scalar(node.scalar))
+  else if (node.op === 'keep')
+    keepInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar), end(node.end))
+  else if (node.op === 'elect') {
+    const args = node.args.map((arg) => values[arg]!)
+    electInto(out, args, values[node.sum]!, { ...node, mode, scalar })
+  } else if (node.op === 'graft') graftInto(out, node, values, scalar(node.scalar))
   else foldInto(out, node.op, values[node.a]!, values[node.b]!)
 }
 
@@ -146,25 +144,40 @@ function selectInto(out: FloatArray, mask: FloatArray, on: FloatArray, off: Floa
 }
 
 /** The elements that are not below the threshold, but for those at it from index `end` on. NaN is below nothing. */
-function keepInto(out: FloatArray, a: FloatArray, threshold: number, end: number): void {
+function keepInto(out: FloatArray, a: FloatArray, by: FloatArray, threshold: number, end: number): void {
   for (let i = 0; i < out.length; i++) {
-    const size = Math.abs(a[i]!)
+    const size = Math.abs(by[i]!)
     out[i] = size < threshold || (size === threshold && i >= end) ? 0 : a[i]!
   }
 }
 
-/** The mean of the elements whose sign is the sum's; +0 where that has none, NaN where it is NaN. */
-function electInto(out: FloatArray, args: readonly FloatArray[], sum: FloatArray, mode: Mode): void {
+/** The mean of the elected elements: see `elect` of `Expr`. */
+function electInto(
+  out: FloatArray,
+  args: readonly FloatArray[],
+  sum: FloatArray,
+  {
+    by,
+    positive,
+    weights,
+    mode,
+    scalar,
+  }: Election & { readonly mode: Mode; readonly scalar: (i: number) => number },
+): void {
+  const weightOf = args.map((_, t) => (Array.isArray(weights) ? scalar(weights[t]) : 1))
   for (let i = 0; i < out.length; i++) {
-    const sign = Math.sign(sum[i]!)
+    const votes = by === 'count' ? args.reduce((all, arg) => all + (Math.sign(arg[i]!) || 0), 0) : sum[i]!
+    const sign = Math.sign(votes) || (positive ? 1 : 0)
     let total = 0
-    let count = 0
-    for (const arg of args) {
-      if (Math.sign(arg[i]!) !== sign || sign === 0) continue
-      total = roundTo(mode, total + arg[i]!)
-      count++
+    let weight = 0
+    for (const [t, arg] of args.entries()) {
+      const x = arg[i]!
+      if (x === 0 || (by !== 'any' && Math.sign(x) !== sign)) continue
+      total = roundTo(mode, total + x)
+      weight = roundTo(mode, weight + weightOf[t]!)
     }
-    out[i] = Number.isNaN(sum[i]!) ? Number.NaN : total / Math.max(count, 1)
+    const divisor = weights === 'none' || weight === 0 ? 1 : weight
+    out[i] = Number.isNaN(sum[i]!) ? Number.NaN : total / divisor
   }
 }
 

@@ -29,6 +29,25 @@ const SPECIAL = {
 const SCALARS = [1, 0, -0, -1, 0.5, 0.1, 1e-40, 3e38, Number.POSITIVE_INFINITY, Number.NaN]
 
 const input = (index: number): KernelExpr => ({ op: 'input', index })
+type Elect = Extract<KernelExpr, { op: 'elect' }>
+const election = fc.record(
+  {
+    by: fc.constantFrom('sum' as const, 'count' as const, 'any' as const),
+    zero: fc.constant('positive' as const),
+    weighted: fc.boolean(),
+  },
+  { requiredKeys: [] },
+)
+function electExpr(drawn: {
+  election: Pick<Elect, 'by' | 'zero'> & { weighted?: boolean }
+  args: readonly KernelExpr[]
+  weights: Iterable<number>
+}): KernelExpr {
+  const { weighted, ...choice } = drawn.election
+  const stream = drawn.weights[Symbol.iterator]()
+  const weights = weighted ? drawn.args.map(() => stream.next().value as number) : []
+  return { op: 'elect', args: drawn.args, ...choice, ...(weighted === undefined ? {} : { weights }) }
+}
 const kernelArbitrary: fc.Arbitrary<Kernel> = fc
   .array(fc.constantFrom(...DTYPES), { minLength: 1, maxLength: 4 })
   .chain((inputs) => {
@@ -42,15 +61,17 @@ const kernelArbitrary: fc.Arbitrary<Kernel> = fc
           { maxDepth: 4 },
           leaf,
           fc.record({
-            op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const, 'elect' as const),
+            op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const),
             args,
           }),
+          fc.record({ election, args, weights: fc.infiniteStream(scalar) }).map(electExpr),
           fc.record({ op: fc.constant('scale' as const), by: scalar, arg: e }),
           fc.record({ op: fc.constant('cast' as const), dtype: fc.constantFrom(...DTYPES), arg: e }),
           fc.record({ op: fc.constant('ratio' as const), num: e, den: e, guard: scalar }),
           fc.record({
             op: fc.constant('keep' as const),
             arg: e,
+            by: e,
             threshold: fc.constantFrom(0, 1, 1e-40, 0.5, 65504, 3e38, Number.POSITIVE_INFINITY),
             tieEnd: fc.constantFrom(-1, 0, 1, 7, 8, 13, 64, 1e12),
           }),
@@ -140,9 +161,13 @@ describe('SIMD and reference', () => {
       { op: 'cast', dtype: 'BF16', arg: a },
       { op: 'ratio', num: a, den: b, guard: 1e-6 },
       { op: 'keep', arg: a, threshold: 1, tieEnd: 500 },
+      { op: 'keep', arg: a, by: b, threshold: 0.5, tieEnd: 500 },
       { op: 'elect', args: [a, b, c] },
       { op: 'select', mask: a, on: b, off: c },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 1, frozen: { op: 'cast', dtype: 'BF16', arg: b } },
+      { op: 'elect', args: [a, b, c], by: 'count', weights: [0.5, 1, -0.5] },
+      { op: 'elect', args: [a, b, c], zero: 'positive', weights: [] },
+      { op: 'elect', args: [a, b, c], by: 'any' },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 1 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 0.3 },
     ]

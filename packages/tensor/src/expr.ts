@@ -39,17 +39,34 @@ export type Expr =
   /** num / den, and 1 wherever |den| <= guard. */
   | { readonly op: 'ratio'; readonly num: Expr; readonly den: Expr; readonly guard: number }
   /**
-   * Element i of `arg` where its magnitude is above `threshold`, where it equals it and i < tieEnd, and where it is NaN; else
-   * +0. So the k largest magnitudes, of equal ones those of lowest index (`measureThresholds` of `@polygraft/engine`). i counts
-   * from this expression's own first element, whatever it is part of, so tiles, threads and shards do not change what is kept.
-   * The threshold must be measured in the arithmetic's dtype (F32; F64 where the output is F64), or `arg` be a `cast`.
+   * Element i of `arg` where the magnitude of `by` (default `arg` itself) is above `threshold`, where it equals it and
+   * i < tieEnd, and where it is NaN; else +0. So the k largest magnitudes, of equal ones those of lowest index
+   * (`measureThresholds` of `@polygraft/engine`). i counts from this expression's own first element, whatever it is part of, so
+   * tiles, threads and shards do not change what is kept. The threshold must be measured in the arithmetic's dtype (F32; F64
+   * where the output is F64), or `by` be a `cast`.
    */
-  | { readonly op: 'keep'; readonly arg: Expr; readonly threshold: number; readonly tieEnd: number }
+  | {
+      readonly op: 'keep'
+      readonly arg: Expr
+      readonly by?: Expr
+      readonly threshold: number
+      readonly tieEnd: number
+    }
   /**
-   * The mean of those arguments whose sign is the sign of the sum of all; +0 where that sum is 0, NaN where it is NaN (the
-   * sign election and disjoint mean of TIES, arXiv:2306.01708). Sums are left folds; zeros have no sign and are never counted.
+   * The mean of the elected arguments: by default those whose sign is the sign of the sum of all, +0 where that sum is 0
+   * (sign election and disjoint mean of TIES, arXiv:2306.01708). NaN where the sum is NaN. Sums are left folds; zeros have no
+   * sign and are never elected.
    */
-  | { readonly op: 'elect'; readonly args: readonly Expr[] }
+  | {
+      readonly op: 'elect'
+      readonly args: readonly Expr[]
+      /** 'count': the sign that more arguments have. 'any': every argument that is not 0 is elected. */
+      readonly by?: 'sum' | 'count' | 'any'
+      /** Where neither sign wins, those above 0 are elected instead of none. */
+      readonly zero?: 'positive'
+      /** The sum of the elected is divided by the sum of their weights (by 1 where that is 0); default 1 each. Empty: not divided. */
+      readonly weights?: readonly number[]
+    }
   /**
    * Independent draws, element i from (seed, name, i) alone, so that tiles, threads and shards do not change them.
    * normal: mean 0 and standard deviation `scale`; uniform: [-scale, scale).
@@ -119,6 +136,8 @@ export function operands(expr: Expr): readonly Expr[] {
       return [expr.mask, expr.on, expr.off]
     case 'ratio':
       return [expr.num, expr.den]
+    case 'keep':
+      return expr.by ? [expr.arg, expr.by] : [expr.arg]
     default:
       return [expr.arg]
   }
