@@ -42,8 +42,18 @@ const shift =
 export const i32 = {
   const: (value: number): Code => [0x41, ...signed(value)],
   add: plain(0x6a),
+  sub: plain(0x6b),
+  mul: plain(0x6c),
   shl: plain(0x74),
   ltU: plain(0x49),
+  load: (address: Code, offset = 0): Code => [...address, 0x28, 2, ...unsigned(offset)],
+  store: (address: Code, value: Code, offset = 0): Code => [
+    ...address,
+    ...value,
+    0x36,
+    2,
+    ...unsigned(offset),
+  ],
 }
 
 export const v128 = {
@@ -143,16 +153,30 @@ export function doWhile(body: Code, condition: Code): Code {
   return [0x03, 0x40, ...body, ...condition, 0x0d, 0, 0x0b] // loop, br_if 0, end
 }
 
+/** Runs `body` where `condition` is not zero. */
+export function when(condition: Code, body: Code): Code {
+  return [...condition, 0x04, 0x40, ...body, 0x0b] // if, end
+}
+
+/** Limits of an imported memory: one of a thread's own, or one that threads share (which needs a maximum: 4 GiB). */
+export const MEMORY_LIMITS = { own: [0x00, 1], shared: [0x03, 1, ...unsigned(65536)] } as const
+
 /**
  * A module that imports the memory `env.memory` and exports one function `run` of `params` i32 parameters without a
  * result; its locals are `i32s` i32, then `v128s` v128, counted on from the parameters.
  */
-export function moduleOf(params: number, i32s: number, v128s: number, body: Code): Uint8Array<ArrayBuffer> {
+export function moduleOf(
+  params: number,
+  i32s: number,
+  v128s: number,
+  body: Code,
+  limits: Code = MEMORY_LIMITS.own,
+): Uint8Array<ArrayBuffer> {
   const code = [2, ...unsigned(i32s), I32, ...unsigned(v128s), V128, ...body, 0x0b]
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, [1, 0x60, ...sized(Array(params).fill(I32)), 0]),
-    ...section(2, [1, ...name('env'), ...name('memory'), 0x02, 0x00, 1]),
+    ...section(2, [1, ...name('env'), ...name('memory'), 0x02, ...limits]),
     ...section(3, [1, 0]),
     ...section(7, [1, ...name('run'), 0x00, 0]),
     ...section(10, [1, ...sized(code)]),

@@ -1,4 +1,5 @@
-export { simdAvailable } from './_wasm-run.js'
+export type { PanelDType } from './_matmul-codegen.js'
+export { createKernelMemory, growKernelMemory, type KernelMemory, simdAvailable } from './_wasm-run.js'
 export {
   collectMagnitudes,
   type DigitCounter,
@@ -22,7 +23,17 @@ export {
   type TileKernel,
 } from './kernel.js'
 export { randomMask } from './mask.js'
+export {
+  createMatmul,
+  K_BLOCK,
+  MATMUL_SCRATCH_BYTES,
+  type Matmul,
+  type PackedProduct,
+  type Product,
+} from './matmul.js'
+export { referenceProduct } from './matmul-reference.js'
 export { addMoments, createMoments, type PairMoments } from './moments.js'
+export { packedBytes, packPanels, unpackRow } from './panels.js'
 export { type Distribution, randomValues } from './random.js'
 export {
   BLOCK_ELEMENTS,
