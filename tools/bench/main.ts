@@ -22,7 +22,11 @@ const HELP = `npm run bench -- [options]
   --mergekit        build mergekit's environment first; without it mergekit is measured only where that exists
   --report <file>   where to write (docs/benchmarks.md; in out/ below 1GiB or with --only)`
 
-const MICRO = ['kernels', 'reductions', 'matmul'].map((name) => new URL(`./${name}.ts`, import.meta.url))
+const MICRO = [
+  new URL('./kernels.ts', import.meta.url),
+  new URL('./reductions.ts', import.meta.url),
+  new URL('./matmul.ts', import.meta.url),
+]
 const FULL_BYTES = 2 ** 30
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const { values: options } = parseArgs({
