@@ -9,11 +9,13 @@ import {
   familyNamed,
   familyOf,
   isSparseLayer,
+  type MoeConfigOptions,
   moeConfig,
   moeTarget,
   nameOf,
   roleOf,
   SHARED_EXPERT_PLACEHOLDER,
+  type TargetName,
   tensorProblems,
 } from '@polygraft/architectures'
 import { type JsonObject, ModelError, numel, read, type StateDict, type Tensor } from '@polygraft/tensor'
@@ -35,7 +37,7 @@ const DENSE: Record<string, JsonObject> = {
   qwen3: { model_type: 'qwen3', ...sizes, head_dim: 8 },
 }
 const options = { numExperts: 4, topK: 2 }
-const mixture = (config: JsonObject, target: 'auto' | 'qwen2_moe' = 'auto', chosen = options) =>
+const mixture = (config: JsonObject, target: TargetName = 'auto', chosen: MoeConfigOptions = options) =>
   moeConfig(config, moeTarget(familyOf(config), config, target), chosen)
 const codes = (work: () => unknown): readonly string[] => {
   try {
@@ -81,8 +83,8 @@ describe('roles', () => {
   })
 
   function mixtureOf(target: Family): JsonObject {
-    const dense = FAMILIES.find(({ targets }) => targets[0] === target.modelType)!
-    return mixture(DENSE[dense.modelType]!)
+    const dense = FAMILIES.find(({ targets }) => targets.includes(target.modelType))!
+    return mixture(DENSE[dense.modelType]!, target.modelType as TargetName)
   }
 
   it('and names are inverse', () => {
@@ -116,6 +118,12 @@ describe('roles', () => {
       'model.layers.1.mlp.shared_expert_gate.weight',
       { group: 'shared_expert', layer: 1, part: 'scale' },
     ],
+    [
+      'granitemoe',
+      'model.layers.1.block_sparse_moe.input_linear.weight',
+      { group: 'expert', layer: 1, part: 'gate_up' },
+    ],
+    ['granitemoe', 'model.layers.1.block_sparse_moe.router.layer.weight', { group: 'router', layer: 1 }],
     ['qwen3_moe', 'model.layers.1.mlp.gate.weight', { group: 'router', layer: 1 }],
     ['qwen3_moe', 'model.layers.1.mlp.gate_proj.weight', { group: 'ffn', layer: 1, part: 'gate' }],
     ['qwen3', 'model.layers.1.self_attn.q_norm.weight', { group: 'norm', layer: 1, part: 'q_norm' }],
@@ -149,6 +157,8 @@ describe('roles', () => {
       'model.layers.0.mlp.up_proj.weight',
     ],
     ['mixtral', 'llama', 'model.rotary_emb.inv_freq', undefined],
+    ['granitemoe', 'llama', 'model.layers.0.block_sparse_moe.output_linear.weight', undefined],
+    ['granitemoe', 'llama', 'model.layers.0.block_sparse_moe.input_linear.weight', undefined],
   ] as const)('%s to %s: %s', (mixtureType, dense, name, expected) => {
     expect(denseName(familyNamed(mixtureType)!, familyNamed(dense)!, name)).toBe(expected)
   })
@@ -278,7 +288,11 @@ describe('moeTarget', () => {
   it.each([
     ['llama', 'auto', 'mixtral'],
     ['llama', 'qwen2_moe', 'qwen2_moe'],
+    ['llama', 'granitemoe', 'granitemoe'],
     ['mistral', 'auto', 'mixtral'],
+    ['mistral', 'qwen2_moe', 'qwen2_moe'],
+    ['mistral', 'granitemoe', 'granitemoe'],
+    ['qwen2', 'granitemoe', 'granitemoe'],
     ['qwen2', 'auto', 'qwen2_moe'],
     ['qwen3', 'auto', 'qwen3_moe'],
   ] as const)('%s, %s becomes %s', (dense, wanted, expected) => {
@@ -288,7 +302,11 @@ describe('moeTarget', () => {
   it.each([
     ['llama', {}, 'qwen3_moe', ['target-cannot-hold']],
     ['qwen2', {}, 'mixtral', ['target-cannot-hold']],
-    ['mistral', {}, 'qwen2_moe', ['target-cannot-hold']],
+    ['mistral', {}, 'qwen3_moe', ['target-cannot-hold']],
+    ['mistral', { sliding_window: 9 }, 'granitemoe', ['target-cannot-hold']],
+    ['qwen3', {}, 'granitemoe', ['target-cannot-hold']],
+    ['llama', { attention_bias: true }, 'granitemoe', []],
+    ['llama', { head_dim: 8 }, 'granitemoe', ['target-cannot-hold']],
     ['llama', { attention_bias: true, mlp_bias: true }, 'mixtral', Array(3).fill('target-cannot-hold')],
     ['llama', { attention_bias: true }, 'qwen2_moe', ['target-cannot-hold']],
     ['llama', { head_dim: 8 }, 'qwen2_moe', ['target-cannot-hold']],
@@ -401,6 +419,55 @@ describe('moeConfig', () => {
     expect(moeConfig(DENSE.qwen3!, qwen3Moe, { ...options, normTopkProb: false }).norm_topk_prob).toBe(false)
   })
 
+  it("Granite-MoE has the others' built-in factors as multipliers, and all attention biases or none", () => {
+    const multipliers = { attention_multiplier: 0.5, embedding_multiplier: 1, residual_multiplier: 1 }
+    expect(mixture(DENSE.llama!, 'granitemoe')).toMatchObject({ ...multipliers, attention_bias: false })
+    const written = mixture(DENSE.qwen2!, 'granitemoe')
+    expect(written).toMatchObject({ ...multipliers, attention_bias: true, sliding_window: null })
+    const shapes = expectedTensors(familyOf(written), written)
+    expect(shapes.get('model.layers.0.self_attn.o_proj.bias')).toEqual([16])
+    expect(shapes.get('model.layers.2.block_sparse_moe.input_linear.weight')).toEqual([4, 48, 16])
+    expect(shapes.get('model.layers.2.block_sparse_moe.output_linear.weight')).toEqual([4, 16, 24])
+    expect(shapes.get('model.layers.2.block_sparse_moe.router.layer.weight')).toEqual([4, 16])
+  })
+
+  it('cuts experts into parts, keeps layers dense, and makes room for a shared expert', () => {
+    expect(mixture(DENSE.llama!, 'mixtral', { ...options, granularity: 3 })).toMatchObject({
+      num_local_experts: 12,
+      num_experts_per_tok: 6,
+      intermediate_size: 8,
+    })
+    const kept = { ...options, granularity: 2, denseLayers: [2, 0], sharedExpert: 'derived' as const }
+    const config = mixture(DENSE.qwen2!, 'auto', kept)
+    expect(config).toMatchObject({
+      mlp_only_layers: [0, 2],
+      intermediate_size: 24,
+      moe_intermediate_size: 12,
+      shared_expert_intermediate_size: 24,
+    })
+    const shapes = expectedTensors(familyOf(config), config)
+    expect(shapes.get('model.layers.0.mlp.down_proj.weight')).toEqual([16, 24])
+    expect(shapes.get('model.layers.1.mlp.experts.7.down_proj.weight')).toEqual([16, 12])
+    expect(shapes.get('model.layers.1.mlp.shared_expert.down_proj.weight')).toEqual([16, 24])
+  })
+
+  it.each<[string, TargetName, Partial<MoeConfigOptions>, readonly string[]]>([
+    ['llama', 'mixtral', { granularity: 5 }, ['bad-option']],
+    ['llama', 'mixtral', { denseLayers: [1] }, ['target-cannot-hold']],
+    ['llama', 'granitemoe', { denseLayers: [1] }, ['target-cannot-hold']],
+    ['llama', 'qwen2_moe', { denseLayers: [3, -1] }, ['bad-option']],
+    ['qwen3', 'auto', { denseLayers: [0, 1, 2] }, ['bad-option']],
+    ['qwen3', 'auto', { sharedExpert: 'derived' }, ['target-cannot-hold']],
+    [
+      'llama',
+      'mixtral',
+      { granularity: 0.5, denseLayers: [9], sharedExpert: 'derived', normTopkProb: false },
+      ['target-cannot-hold', 'bad-option', 'target-cannot-hold', 'bad-option', 'target-cannot-hold'],
+    ],
+  ])('%s as %s with %j: %j', (dense, target, chosen, expected) => {
+    expect(codes(() => mixture(DENSE[dense]!, target, { ...options, ...chosen }))).toEqual(expected)
+  })
+
   it('reads the RoPE of either major, and writes both', () => {
     const llama3 = { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4 }
     const old = { ...DENSE.llama!, rope_theta: 5e5, rope_scaling: llama3, max_position_embeddings: 64 }
@@ -443,12 +510,13 @@ describe('countParameters', () => {
       fc.assert(
         fc.property(config, experts, (fields, [numExperts, topK]) => {
           const dense = { ...fields, model_type }
-          const sparse = mixture(dense, 'auto', { numExperts, topK })
           const [H, I, S] = [fields.hidden_size, fields.intermediate_size, fields.num_hidden_layers]
+          const granularity = I % 2 === 0 ? 2 : 1
+          const sparse = mixture(dense, 'auto', { numExperts, topK, granularity })
           const n = countParameters(familyOf(dense), dense)
           expect(n.active).toBe(n.total)
           const placeholder = model_type === 'qwen2' ? (3 * SHARED_EXPERT_PLACEHOLDER + 1) * H * S : 0
-          const beside = n.total + numExperts * H * S + placeholder
+          const beside = n.total + numExperts * granularity * H * S + placeholder
           expect(countParameters(familyOf(sparse), sparse)).toEqual({
             total: beside + (numExperts - 1) * 3 * H * I * S,
             active: beside + (topK - 1) * 3 * H * I * S,
@@ -486,11 +554,20 @@ describe('countParameters', () => {
 })
 
 describe('configDifferences', () => {
-  it.each(['llama', 'mistral', 'qwen2', 'qwen3'])('%s agrees with itself and with its mixture', (family) => {
+  it.each(['llama', 'mistral', 'qwen2', 'qwen3'])('%s agrees with itself and with its mixtures', (family) => {
     const config = DENSE[family]!
     expect(configDifferences(config, config)).toEqual([])
-    expect(configDifferences(config, mixture(config))).toEqual([])
-    expect(configDifferences(mixture(config), config)).toEqual([])
+    for (const target of familyNamed(family)!.targets as TargetName[]) {
+      expect(configDifferences(config, mixture(config, target))).toEqual([])
+      expect(configDifferences(mixture(config, target), config)).toEqual([])
+    }
+  })
+
+  it("sees Granite's multipliers", () => {
+    const granite = mixture(DENSE.llama!, 'granitemoe')
+    const { attention_multiplier: _, ...absent } = granite
+    for (const other of [absent, { ...granite, logits_scaling: 8 }])
+      expect(configDifferences(DENSE.llama!, other)).toHaveLength(1)
   })
 
   it('agrees across spellings, absent fields, and what may differ', () => {

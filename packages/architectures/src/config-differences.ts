@@ -2,7 +2,7 @@ import type { JsonObject, JsonValue, Problem } from '@polygraft/tensor'
 import { fact, field, isObject } from './_config.js'
 import { ropeOf } from './_rope.js'
 import { describeWindows, windowsOf } from './_window.js'
-import { dimensionsOf } from './dimensions.js'
+import { attentionScale, dimensionsOf } from './dimensions.js'
 import { familyOf } from './families.js'
 
 /**
@@ -14,8 +14,10 @@ import { familyOf } from './families.js'
  */
 export function configDifferences(a: JsonObject, b: JsonObject): readonly Problem[] {
   const [left, right] = [meaningOf(a), meaningOf(b)]
+  // A mixture that has all attention biases or none holds a dense model with some: the new ones are zeros.
+  const filled = hasOneBiasField(a) !== hasOneBiasField(b)
   return Object.keys(left)
-    .filter((name) => left[name] !== right[name])
+    .filter((name) => left[name] !== right[name] && !(filled && name === OUTPUT_BIAS))
     .map((name) => ({
       code: 'config-mismatch',
       message: `The configs disagree on ${name}`,
@@ -24,6 +26,13 @@ export function configDifferences(a: JsonObject, b: JsonObject): readonly Proble
       received: right[name]!,
       next: 'Use checkpoints that come from the same base.',
     }))
+}
+
+const OUTPUT_BIAS = "bias on attention's output"
+
+function hasOneBiasField(config: JsonObject): boolean {
+  const { moe, qkvBias, outputBias } = familyOf(config)
+  return moe && typeof qkvBias === 'string' && qkvBias === outputBias
 }
 
 /** What the guard compares, each as text. */
@@ -42,13 +51,27 @@ function meaningOf(config: JsonObject): Record<string, string> {
     rms_norm_eps: String(field(family, config, 'rms_norm_eps')),
     'rope theta': String(rope.theta),
     'rope scaling': canonical(rope.scaling),
+    'attention scale': scaleOf(field(family, config, 'attention_multiplier'), sizes.headDim),
+    'embedding, residual and logits multipliers': MULTIPLIERS.map((name) =>
+      Number(field(family, config, name) ?? 1),
+    ).join(', '),
     'sliding window': describeWindows(windowsOf(family, config, sizes.numLayers)),
     'bias on q, k, v': String(fact(family, config, family.qkvBias)),
-    "bias on attention's output": String(fact(family, config, family.outputBias)),
+    [OUTPUT_BIAS]: String(fact(family, config, family.outputBias)),
     'bias in the feed-forward block': String(fact(family, config, family.mlpBias)),
     'norms on q and k': String(family.qkNorm),
   }
 }
+
+/** As text: Granite's config says it, every other family has it built in. */
+function scaleOf(multiplier: JsonValue | undefined, headDim: number): string {
+  const usual = attentionScale(headDim)
+  const scale = Number(multiplier ?? usual)
+  return Math.abs(scale / usual - 1) < 1e-12 ? 'head_dim^-0.5' : String(scale)
+}
+
+/** Granite's; all other families are without, which is the same as 1. */
+const MULTIPLIERS = ['embedding_multiplier', 'residual_multiplier', 'logits_scaling']
 
 /** transformers has two names for one function. */
 function activation(name: JsonValue | undefined): string {

@@ -67,7 +67,8 @@ function expertFields(config: JsonObject): readonly string[] {
   return Object.hasOwn(config, 'num_experts') ? names.reverse() : names
 }
 
-function hasSharedExpert(family: Family): boolean {
+/** Whether the family's sparse layers have a shared expert beside the routed ones. */
+export function hasSharedExpert(family: Family): boolean {
   return family.tensors.some(({ group }) => group === 'shared_expert')
 }
 
@@ -82,6 +83,11 @@ function badSize(name: string, value: unknown, min: number, max: number): Proble
   }
 }
 
+/** What q k^T is multiplied by where a config does not say. */
+export function attentionScale(headDim: number): number {
+  return headDim ** -0.5
+}
+
 /** The size that a letter of a shape stands for. */
 export function sizeOf(dimensions: Dimensions, dimension: Dimension): number {
   switch (dimension) {
@@ -93,6 +99,8 @@ export function sizeOf(dimensions: Dimensions, dimension: Dimension): number {
       return dimensions.intermediateSize
     case 'M':
       return dimensions.expertIntermediateSize
+    case '2M':
+      return 2 * dimensions.expertIntermediateSize
     case 'S':
       return dimensions.sharedExpertSize
     case 'E':

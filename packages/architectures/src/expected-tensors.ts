@@ -35,6 +35,10 @@ function isPerLayer(rule: TensorRule): boolean {
   return rule.name.includes('{layer}')
 }
 
+function isPerExpert(rule: TensorRule): boolean {
+  return rule.name.includes('{expert}')
+}
+
 /** One layer's tensors; the expert rules together, expert by expert. */
 function addLayer(
   result: Map<string, readonly number[]>,
@@ -46,9 +50,9 @@ function addLayer(
     const shape = rule.shape.map((dimension) => sizeOf(dimensions, dimension))
     result.set(tensorName(rule, layer, expert), shape)
   }
-  const experts = rules.filter(({ group }) => group === 'expert')
-  const firstExpert = rules.findIndex(({ group }) => group === 'expert')
-  const others = rules.filter(({ group }) => group !== 'expert')
+  const experts = rules.filter(isPerExpert)
+  const firstExpert = rules.findIndex(isPerExpert)
+  const others = rules.filter((rule) => !isPerExpert(rule))
   for (const rule of experts.length ? others.slice(0, firstExpert) : others) add(rule)
   for (let expert = 0; expert < dimensions.numExperts; expert++) for (const rule of experts) add(rule, expert)
   if (experts.length) for (const rule of others.slice(firstExpert)) add(rule)
@@ -80,7 +84,8 @@ export interface ParameterCount {
 
 /**
  * Parameters of the model that `config` describes. An upcycled model has N + (E - 1) * 3HI * |S| + E * H * |S| for the N of its
- * dense model and its set S of mixture layers, and for Qwen2-MoE moreover (3 * shared + 1) * H * |S|.
+ * dense model and its set S of mixture layers (E * g * H * |S| for experts in g parts), and for Qwen2-MoE moreover
+ * (3 * shared + 1) * H * |S|.
  * @throws ModelError "bad-config".
  */
 export function countParameters(family: Family, config: JsonObject): ParameterCount {

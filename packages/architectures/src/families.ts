@@ -1,5 +1,6 @@
 import type { JsonObject } from '@polygraft/tensor'
 import { ModelError } from '@polygraft/tensor'
+import { graniteMoe } from './families/granite-moe.js'
 import { llama } from './families/llama.js'
 import { mistral } from './families/mistral.js'
 import { mixtral } from './families/mixtral.js'
@@ -10,14 +11,23 @@ import { qwen3Moe } from './families/qwen3-moe.js'
 import type { Family } from './family.js'
 
 /** Every supported family. To add one: a file in `families/` and a line here. */
-export const FAMILIES: readonly Family[] = [llama, mistral, qwen2, qwen3, mixtral, qwen2Moe, qwen3Moe]
+export const FAMILIES: readonly Family[] = [
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  mixtral,
+  qwen2Moe,
+  qwen3Moe,
+  graniteMoe,
+]
 
 const GEMMA = 'its extra norms around the feed-forward block have no place in any stock mixture'
 
 /** Families that people ask for and that cannot work, by `model_type`, and why. */
 const REFUSED: Readonly<Record<string, string>> = {
   gemma:
-    'its embedding scale and (1 + w) norms have to be folded into the weights first, which is not built yet',
+    'its embedding scale and (1 + w) norms would have to be folded into the weights, which BF16 cannot hold exactly',
   gemma2: `${GEMMA}, and neither has its logit soft-capping`,
   gemma3: `${GEMMA}, and neither have its per-layer RoPE bases`,
   gemma3_text: `${GEMMA}, and neither have its per-layer RoPE bases`,
@@ -28,7 +38,6 @@ const REFUSED: Readonly<Record<string, string>> = {
   phi3: 'Phi-MoE uses biased LayerNorm and a sparse-mixer gate that does not renormalise: no stock mixture holds Phi-3',
   phimoe:
     'its sparse-mixer gate weighs experts in a way under which equal experts do not give the dense model',
-  granitemoe: 'its experts are stored fused, which is not built yet',
   deepseek_v2: 'its latent attention and shared experts have no dense family to come from',
   deepseek_v3: 'its latent attention and shared experts have no dense family to come from',
 }

@@ -2,9 +2,10 @@ import type { JsonObject } from '@polygraft/tensor'
 
 /**
  * Sizes that a tensor's shape is made of. V vocabulary, H hidden, I dense intermediate, M intermediate of one routed expert,
- * S intermediate of the shared expert, E experts, Q heads * head_dim, K key-value heads * head_dim, D head_dim.
+ * 2M twice that (gate and up in one), S intermediate of the shared expert, E experts, Q heads * head_dim,
+ * K key-value heads * head_dim, D head_dim.
  */
-export type Dimension = 'V' | 'H' | 'I' | 'M' | 'S' | 'E' | 'Q' | 'K' | 'D' | 1
+export type Dimension = 'V' | 'H' | 'I' | 'M' | '2M' | 'S' | 'E' | 'Q' | 'K' | 'D' | 1
 
 /** What a tensor does in the model. `buffer` is recomputed on load and never stored by us; `other` is not of this family. */
 export type Group =
@@ -19,10 +20,11 @@ export type Group =
   | 'buffer'
   | 'other'
 
-/** Which of its group's tensors one is. `scale` is the shared expert's sigmoid gate. */
+/** Which of its group's tensors one is. `gate_up` is both in one tensor; `scale` is the shared expert's sigmoid gate. */
 export type Part =
   | 'gate'
   | 'up'
+  | 'gate_up'
   | 'down'
   | 'gate_bias'
   | 'up_bias'
@@ -52,7 +54,10 @@ export type Condition =
   | 'dense_layer'
   | 'sparse_layer'
 
-/** One line of a family's table of tensors. `{layer}` and `{expert}` in the name stand for indices. */
+/**
+ * One line of a family's table of tensors. `{layer}` and `{expert}` in the name stand for indices; an expert tensor without
+ * `{expert}` holds all of the layer's.
+ */
 export interface TensorRule {
   readonly name: string
   readonly group: Group

@@ -8,7 +8,7 @@ import { familyNamed } from './families.js'
 import type { Family } from './family.js'
 
 /** A mixture family by its `model_type`, or `auto` for the one that suits the dense family best. */
-export type TargetName = 'auto' | 'mixtral' | 'qwen2_moe' | 'qwen3_moe'
+export type TargetName = 'auto' | 'mixtral' | 'qwen2_moe' | 'qwen3_moe' | 'granitemoe'
 
 /**
  * The mixture family that a dense checkpoint becomes.
@@ -71,7 +71,9 @@ function targetProblems(dense: Family, config: JsonObject, target: Family): read
     problems.push(
       refuse('needs head_dim = hidden_size / heads', `${headDim} * ${numHeads} for ${hiddenSize}`),
     )
-  if (windows.some((size) => size !== null) && windows.some((size) => size === null))
+  if (windows.some((size) => size !== null) && target.window === 'never')
+    problems.push(refuse('has no sliding window', describeWindows(windows)))
+  else if (windows.some((size) => size !== null) && windows.some((size) => size === null))
     problems.push(refuse('slides in every layer or in none (transformers 4)', describeWindows(windows)))
   if (isRopePerLayerKind(config))
     problems.push(refuse('has one RoPE for all layers', 'rope_parameters by kind of layer'))

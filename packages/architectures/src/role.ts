@@ -67,11 +67,13 @@ export function tensorName(rule: TensorRule, layer?: number, expert?: number): s
 
 /**
  * The dense tensor that a tensor of an upcycled mixture derives from: the layer's feed-forward matrix for every expert, the
- * same role for everything else. Undefined for what is new or no dense family has: router, shared expert, buffers, unknown names.
+ * same role for everything else. Undefined for what is new or no dense family has: router, shared expert, buffers, unknown names;
+ * and for a tensor of several experts, which derives from several.
  */
 export function denseName(mixture: Family, dense: Family, name: string): string | undefined {
   const role = roleOf(mixture, name)
   if (role.group !== 'expert') return nameOf(dense, role)
-  const { expert: _, ...rest } = role
+  const { expert, ...rest } = role
+  if (expert === undefined) return undefined
   return nameOf(dense, { ...rest, group: 'ffn' })
 }

@@ -14,7 +14,7 @@ export const llama: Family = {
   modelType: 'llama',
   architecture: 'LlamaForCausalLM',
   moe: false,
-  targets: ['mixtral', 'qwen2_moe'],
+  targets: ['mixtral', 'qwen2_moe', 'granitemoe'],
   defaults: {
     vocab_size: 32000,
     hidden_act: 'silu',

@@ -6,7 +6,7 @@ export const mistral: Family = {
   modelType: 'mistral',
   architecture: 'MistralForCausalLM',
   moe: false,
-  targets: ['mixtral'],
+  targets: ['mixtral', 'qwen2_moe', 'granitemoe'],
   defaults: {
     vocab_size: 32000,
     num_key_value_heads: 8,

@@ -6,7 +6,7 @@ export const qwen2: Family = {
   modelType: 'qwen2',
   architecture: 'Qwen2ForCausalLM',
   moe: false,
-  targets: ['qwen2_moe'],
+  targets: ['qwen2_moe', 'granitemoe'],
   defaults: {
     vocab_size: 151936,
     num_key_value_heads: 32,
