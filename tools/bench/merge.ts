@@ -1,5 +1,5 @@
-import { dareTies, linear, taskArithmetic, ties, trimTargets } from '@polygraft/delta'
-import { measureThresholds, writeCheckpoint } from '@polygraft/engine'
+import { dareTies, linear, measureMerge, taskArithmetic, ties, tiesTargets } from '@polygraft/delta'
+import { measureTargets, writeCheckpoint } from '@polygraft/engine'
 import { type Checkpoint, mergeSources, type Op, pipe } from '@polygraft/tensor'
 import { createFolder, openPath } from '@polygraft/tensor-io/node'
 
@@ -12,22 +12,25 @@ import { createFolder, openPath } from '@polygraft/tensor-io/node'
 type Merge = (base: Checkpoint, a: Checkpoint, b: Checkpoint, threads: number) => Op | Promise<Op>
 
 const METHODS: Readonly<Record<string, Merge>> = {
-  linear: (_base, a, b) =>
+  linear: (base, a, b) =>
     linear({
-      weight: 0.5,
       models: [
+        { model: base, weight: 0.5 },
         { model: a, weight: 0.3 },
         { model: b, weight: 0.2 },
       ],
     }),
-  task_arithmetic: (_base, a, b) => taskArithmetic({ models: [{ model: a }, { model: b, lambda: 0.5 }] }),
+  task_arithmetic: (_base, a, b) => taskArithmetic({ models: [{ model: a }, { model: b, weight: 0.5 }] }),
   ties: async (base, a, b, threads) => {
-    const options = { models: [a, b], density: 0.2 }
+    const options = { models: [a, b].map((model) => ({ model, density: 0.2 })) }
     const sources = mergeSources(base, a, b)
-    const thresholds = await measureThresholds(trimTargets(base, options), sources, { threads })
-    return ties({ ...options, thresholds })
+    const measured = await measureMerge(
+      (measured) => tiesTargets(base, { ...options, measured }),
+      (targets) => measureTargets(targets, sources, { threads }),
+    )
+    return ties({ ...options, measured })
   },
-  dare_ties: (_base, a, b) => dareTies({ models: [a, b], density: 0.5, seed: 0 }),
+  dare_ties: (_base, a, b) => dareTies({ models: [a, b].map((model) => ({ model, density: 0.5 })), seed: 0 }),
 }
 
 const [method, basePath, aPath, bPath, out, threadsText] = process.argv.slice(2)

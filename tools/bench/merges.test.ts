@@ -1,8 +1,8 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { dareTies, ties, trimTargets } from '@polygraft/delta'
-import { evaluate, measureThresholds, writeCheckpoint } from '@polygraft/engine'
+import { dareTies, measureMerge, type TiesOptions, ties, tiesTargets } from '@polygraft/delta'
+import { evaluate, type MeasureOptions, measureTargets, writeCheckpoint } from '@polygraft/engine'
 import { decode, randomMask } from '@polygraft/kernels'
 import { type Checkpoint, mergeSources, pipe, type Tensor } from '@polygraft/tensor'
 import { createFolder, openPath } from '@polygraft/tensor-io/node'
@@ -33,6 +33,12 @@ const valuesOf = async (tensor: Tensor, sources: Checkpoint['sources']) => {
   return values
 }
 
+const measured = (options: TiesOptions, how: MeasureOptions = {}) =>
+  measureMerge(
+    (measured) => tiesTargets(base, { ...options, measured }),
+    (targets) => measureTargets(targets, mergeSources(base, ...models), how),
+  )
+
 /** The output's bytes when written with so many threads. */
 async function written(merged: Checkpoint, threads: number): Promise<Buffer> {
   const out = join(dir, `out-${outputs++}`)
@@ -61,12 +67,8 @@ async function expectSameBytes(merged: Checkpoint): Promise<void> {
 
 describe('ties', () => {
   it('is trimming by sorting, election and mean, for every tensor', async () => {
-    const options = { models, density: 0.2, lambda: 0.7 }
-    const sources = mergeSources(base, ...models)
-    const merged = pipe(
-      base,
-      ties({ ...options, thresholds: await measureThresholds(trimTargets(base, options), sources) }),
-    )
+    const options = { models: models.map((model) => ({ model, density: 0.2 })), lambda: 0.7 }
+    const merged = pipe(base, ties({ ...options, measured: await measured(options) }))
     for (const name of [...base.tensors.keys()].slice(0, 4)) {
       const [b, ...others] = await Promise.all(
         [base, ...models].map(({ tensors, sources }) => valuesOf(tensors.get(name)!, sources)),
@@ -84,21 +86,19 @@ describe('ties', () => {
   })
 
   it('gives the same bytes for any threads, tiles and kernels', async () => {
-    const options = { models, density: 0.3 }
-    const sources = mergeSources(base, ...models)
-    const thresholds = await measureThresholds(trimTargets(base, options), sources, { threads: 2 })
-    expect(thresholds).toEqual(
-      await measureThresholds(trimTargets(base, options), sources, { tileElements: 4096 }),
-    )
-    await expectSameBytes(pipe(base, ties({ ...options, thresholds })))
+    const options = { models: models.map((model) => ({ model, density: 0.3 })) }
+    const found = await measured(options, { threads: 2 })
+    expect(found).toEqual(await measured(options, { tileElements: 4096 }))
+    await expectSameBytes(pipe(base, ties({ ...options, measured: found })))
   })
 })
 
 describe('dareTies', () => {
   const drop = { density: 0.4, seed: 3 }
+  const sparse = () => ({ models: models.map((model) => ({ model, density: 0.4 })), seed: 3 })
 
   it('is mask, rescaling, election and mean', async () => {
-    const merged = pipe(base, dareTies({ models, ...drop }))
+    const merged = pipe(base, dareTies(sparse()))
     const name = 'model.layers.0.self_attn.q_proj.weight'
     const [b, ...others] = await Promise.all(
       [base, ...models].map(({ tensors, sources }) => valuesOf(tensors.get(name)!, sources)),
@@ -115,10 +115,9 @@ describe('dareTies', () => {
   })
 
   it('gives the same bytes for any threads, tiles and kernels, trimmed or not', async () => {
-    await expectSameBytes(pipe(base, dareTies({ models, ...drop })))
-    const options = { models, density: 0.2, drop }
-    const thresholds = await measureThresholds(trimTargets(base, options), mergeSources(base, ...models))
-    await expectSameBytes(pipe(base, ties({ ...options, thresholds })))
+    await expectSameBytes(pipe(base, dareTies(sparse())))
+    const options = { models: models.map((model) => ({ model, density: 0.2 })), drop }
+    await expectSameBytes(pipe(base, ties({ ...options, measured: await measured(options) })))
   })
 })
 

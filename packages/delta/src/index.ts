@@ -3,15 +3,15 @@ export { alignVocabularies } from './align-vocabularies.js'
 export type { ApplyOptions } from './apply-delta.js'
 export { addDelta, applyDelta, scaleDelta } from './apply-delta.js'
 export { assembleRows, gatherRows, splitRows } from './assemble-rows.js'
+export type { Consensus, WeightedModel } from './combine.js'
 export type { DeltaOptions } from './create-delta.js'
 export { createDelta, deltaProblems, pairProblems, vocabularyRows } from './create-delta.js'
 export type { DareLinearOptions, DareTiesOptions } from './dare.js'
-export { dareLinear, dareTies } from './dare.js'
+export { dareLinear, dareLinearTargets, dareTies, dareTiesTargets } from './dare.js'
 export type { DeltaStep } from './delta-step.js'
 export { readDeltaStep } from './delta-step.js'
 export type { DiffLine, DiffReport, DiffRow, PairMoments } from './diff-report.js'
 export { diffReport } from './diff-report.js'
-export type { Drop } from './drop.js'
 export {
   effectiveTensors,
   isTied,
@@ -21,10 +21,22 @@ export {
 } from './effective-tensors.js'
 export type { LinearOptions } from './linear.js'
 export { linear } from './linear.js'
+export type {
+  Gram,
+  GramTarget,
+  Measures,
+  MergeTargets,
+  TrimTarget,
+  TrimThreshold,
+  VectorStatistics,
+} from './measures.js'
+export { countTargets, measureMerge, NO_MEASURES } from './measures.js'
+export type { PerTensor } from './per-tensor.js'
 export { lambdaProblems, missingTensor, notFloat, shapeMismatch } from './problems.js'
-export type { ScaledModel, TaskArithmeticOptions } from './task-arithmetic.js'
+export type { Drop, Rescale } from './sparsify.js'
+export type { TaskVectorOptions } from './task-arithmetic.js'
 export { taskArithmetic } from './task-arithmetic.js'
-export type { TiesOptions, TrimOptions, TrimTarget, TrimThreshold } from './ties.js'
-export { ties, trimTargets } from './ties.js'
+export type { SparseModel, TiesOptions } from './ties.js'
+export { ties, tiesTargets } from './ties.js'
 export type { Vocabularies, Vocabulary } from './vocabulary.js'
 export { readVocabularies, readVocabulary } from './vocabulary.js'

@@ -5,15 +5,26 @@ import {
   isFloat,
   type JsonObject,
   mergeSources,
+  type Op,
   type Problem,
   type StateDict,
+  sourceIds,
   type Tensor,
+  throwIfAny,
 } from '@polygraft/tensor'
 import { effectiveTensors, isTied, knownFamily, skippedTensors, storedExpr } from './effective-tensors.js'
+import {
+  type Ask,
+  createAsk,
+  type Measures,
+  type MergeTargets,
+  missingMeasures,
+  NO_MEASURES,
+} from './measures.js'
 import { missingTensor, notFloat, shapeMismatch } from './problems.js'
 
-/** Merges of a target (the base of the task vectors, where the method has them) with other models of its shape. */
-export interface MergeInputs {
+/** What all merges take: models of the target's shape, see each of them. */
+interface MergeInputs {
   readonly models: readonly Checkpoint[]
   /** Go on although configs differ. */
   readonly force?: boolean
@@ -28,15 +39,13 @@ export interface MergeOperands {
 }
 
 /**
- * Everything that keeps the models from being merged tensor by tensor: no models, configs that differ (unless forced),
- * tensors that one side lacks, shapes, tensors that are no floats. All of it, for all of the models.
+ * Everything that keeps the models from being merged tensor by tensor: families and configs that differ (unless forced), tensors that one side lacks, shapes, tensors that are no floats. All of it, for all of the models.
  */
-export function mergeProblems(target: Checkpoint, { models, force = false }: MergeInputs): Problem[] {
+function mergeProblems(target: Checkpoint, { models, force = false }: MergeInputs): Problem[] {
   const untied = needsHead(target, models)
   const tensors = effectiveTensors(target, untied)
   const quantised = [...tensors].filter(([, { dtype }]) => !isFloat(dtype))
   return [
-    ...(models.length > 0 ? [] : [noModels()]),
     ...quantised.map(([name, { dtype }]) => notFloat(name, 'the target', dtype)),
     ...models.flatMap((model, i) => [
       ...(force ? [] : configProblems(target, model, i)),
@@ -46,7 +55,7 @@ export function mergeProblems(target: Checkpoint, { models, force = false }: Mer
 }
 
 /** The operands of every tensor, in the target's order. Only for models without `mergeProblems`. */
-export function mergeOperands(target: Checkpoint, models: readonly Checkpoint[]): MergeOperands[] {
+function mergeOperands(target: Checkpoint, models: readonly Checkpoint[]): MergeOperands[] {
   const untied = needsHead(target, models)
   const others = models.map((model) => effectiveTensors(model, untied))
   return [...effectiveTensors(target, untied)].map(([name, tensor]) => ({
@@ -61,7 +70,7 @@ export function mergeOperands(target: Checkpoint, models: readonly Checkpoint[])
  * The target with `exprOf` for each of its tensors, in their dtypes. Config and files stay the target's; it is untied where
  * one of the models has a head of its own.
  */
-export function mergeModels(
+function mergeModels(
   target: Checkpoint,
   models: readonly Checkpoint[],
   exprOf: (operands: MergeOperands) => Expr,
@@ -84,6 +93,68 @@ export function mergeModels(
   }
 }
 
+/** A merge of whole checkpoints: what it puts together, and how for each tensor. */
+export interface Merge {
+  readonly inputs: MergeInputs
+  /** Fewest and most models beside the base; default 1 and any number. */
+  readonly counts?: readonly [least: number, most: number]
+  /** Whether the target is the base of task vectors, or gives dtypes, config and files only. Default true. */
+  readonly hasBase?: boolean
+  /** What is wrong with the parameters; `tensors` are the target's. */
+  problems(tensors: readonly string[]): Problem[]
+  /** A tensor's result; undefined while `ask` has no answer. */
+  exprOf(operands: MergeOperands, ask: Ask): Expr | undefined
+  /** For provenance: the name and the parameters, without inputs. */
+  step(tensors: readonly string[]): JsonObject
+}
+
+/** The merge as an operation on its target. */
+export function mergeOp(merge: Merge, measured: Measures = NO_MEASURES): Op {
+  const { inputs, hasBase = true } = merge
+  const { models } = inputs
+  return (target) => {
+    throwIfAny(allProblems(target, merge))
+    const ask = createAsk(measured)
+    const operands = mergeOperands(target, models)
+    const exprs = new Map(operands.map((each) => [each.name, merge.exprOf(each, ask)]))
+    throwIfAny(missingMeasures(ask.open))
+    const { op, ...parameters } = merge.step(operands.map(({ name }) => name))
+    const ids = { [hasBase ? 'base' : 'target']: sourceIds(target), models: models.map(sourceIds) }
+    return mergeModels(target, models, ({ name }) => exprs.get(name)!, {
+      op: op!,
+      inputs: ids,
+      ...parameters,
+    })
+  }
+}
+
+/** What has to be measured before it; nothing when all is in `measured`. */
+export function mergeTargets(
+  target: Checkpoint,
+  merge: Merge,
+  measured: Measures = NO_MEASURES,
+): MergeTargets {
+  throwIfAny(allProblems(target, merge))
+  const ask = createAsk(measured)
+  for (const operands of mergeOperands(target, merge.inputs.models)) merge.exprOf(operands, ask)
+  return ask.open
+}
+
+function allProblems(target: Checkpoint, merge: Merge): Problem[] {
+  const { inputs, counts = [1, Number.POSITIVE_INFINITY] } = merge
+  const tensors = [...effectiveTensors(target, needsHead(target, inputs.models)).keys()]
+  return [
+    ...countProblems(inputs.models.length, counts),
+    ...merge.problems(tensors),
+    ...mergeProblems(target, inputs),
+  ]
+}
+
+/** The tensor that the arithmetic makes of `expr`, of the output's shape: F32, or F64 for an F64 output. */
+export function wideTensor({ tensor: { dtype, shape } }: MergeOperands, expr: Expr): Tensor {
+  return { dtype: dtype === 'F64' ? 'F64' : 'F32', shape, expr }
+}
+
 /** How messages call model `i`: people count from one. */
 export function labelOf(i: number): string {
   return `model ${i + 1}`
@@ -100,7 +171,9 @@ function needsHead(target: Checkpoint, models: readonly Checkpoint[]): boolean {
 }
 
 function configProblems(target: Checkpoint, model: Checkpoint, i: number): Problem[] {
-  if (!knownFamily(target) || !knownFamily(model)) return []
+  const [ours, theirs] = [knownFamily(target), knownFamily(model)]
+  if (!ours || !theirs) return []
+  if (ours.modelType !== theirs.modelType) return [otherFamily(ours.modelType, theirs.modelType, i)]
   return configDifferences(target.config, model.config).map((problem) => ({
     ...problem,
     message: `${problem.message}, in ${labelOf(i)}`,
@@ -122,11 +195,27 @@ function tensorsProblems(target: StateDict, model: StateDict, label: string): Pr
   return [...problems, ...unknown.map((name) => missingTensor(name, label, 'the target'))]
 }
 
-function noModels(): Problem {
+function countProblems(count: number, [least, most]: readonly [number, number]): Problem[] {
+  if (count >= least && count <= most) return []
+  const expected =
+    most === least ? `${least}` : most < Number.POSITIVE_INFINITY ? `${least} to ${most}` : `${least} or more`
+  return [
+    {
+      code: count === 0 ? 'no-models' : 'bad-model-count',
+      message: count === 0 ? 'There is nothing to merge with' : 'The method takes another number of models',
+      expected,
+      received: `${count}`,
+    },
+  ]
+}
+
+function otherFamily(expected: string, received: string, i: number): Problem {
   return {
-    code: 'no-models',
-    message: 'There is nothing to merge with',
-    expected: 'one model or more',
-    received: 'none',
+    code: 'family-mismatch',
+    message: `${labelOf(i)} is of another family than the target`,
+    file: 'config.json',
+    expected,
+    received,
+    next: 'Use checkpoints that come from the same base.',
   }
 }

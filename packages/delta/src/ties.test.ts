@@ -1,30 +1,20 @@
-import { type TrimThreshold, taskArithmetic, ties, trimTargets } from '@polygraft/delta'
+import { countTargets, type TiesOptions, taskArithmetic, ties, tiesTargets } from '@polygraft/delta'
 import { type Checkpoint, pipe } from '@polygraft/tensor'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { checkpointOf, tinyModel, valuesOf } from '../test/memory.js'
+import { checkpointOf, measured, tinyModel, valuesOf } from '../test/memory.js'
 
 const f32 = Math.fround
 const modelOf = (values: readonly number[]) => checkpointOf({ w: { shape: [values.length], values } })
 const merged = (checkpoint: Checkpoint) => valuesOf(checkpoint.tensors.get('w'))
 
-/** Stands in for `measureThresholds`: by sorting, the first of equal ones first. */
-function measure(targets: ReturnType<typeof trimTargets>): Map<string, TrimThreshold> {
-  return new Map(
-    [...targets].map(([key, { tensor, keep }]) => {
-      const values = valuesOf(tensor)
-      const ranked = [...values.keys()].sort((i, j) => Math.abs(values[j]!) - Math.abs(values[i]!) || i - j)
-      const kept = ranked.slice(0, keep)
-      const threshold = Math.min(...kept.map((i) => Math.abs(values[i]!)))
-      const last = Math.max(...kept.filter((i) => Math.abs(values[i]!) === threshold))
-      return [key, { threshold, tieEnd: last + 1 }]
-    }),
-  )
+function run(base: Checkpoint, models: Checkpoint[], density: number, lambda = 1): number[] {
+  const options = { models: models.map((model) => ({ model, density })), lambda }
+  return merged(pipe(base, ties({ ...options, measured: measuredOf(base, options) })))
 }
 
-function run(base: Checkpoint, models: Checkpoint[], density: number, lambda = 1): number[] {
-  const options = { models, density, lambda }
-  return merged(pipe(base, ties({ ...options, thresholds: measure(trimTargets(base, options)) })))
+function measuredOf(base: Checkpoint, options: TiesOptions) {
+  return measured((measured) => tiesTargets(base, { ...options, measured }))
 }
 
 /** Algorithm 1 of the paper, written down again for plain arrays. */
@@ -82,39 +72,62 @@ describe('ties', () => {
 
   it('at density 1 measures nothing, and with one model is task arithmetic, bit for bit', () => {
     const [base, model] = [tinyModel(1), tinyModel(2)]
-    const options = { models: [model], density: 1, lambda: 0.3 }
-    expect(trimTargets(base, options).size).toBe(0)
-    const one = pipe(base, ties({ ...options, thresholds: new Map() }))
-    const other = pipe(base, taskArithmetic({ models: [{ model, lambda: 0.3 }] }))
+    const options = { models: [{ model }], lambda: 0.3 }
+    expect(countTargets(tiesTargets(base, options))).toBe(0)
+    const one = pipe(base, ties(options))
+    const other = pipe(base, taskArithmetic(options))
     for (const [name, tensor] of one.tensors)
       expect(valuesOf(tensor)).toEqual(valuesOf(other.tensors.get(name)))
+  })
+
+  it('weighs, with densities of their own; mergekit takes a sum of 0 for positive, and may not divide', () => {
+    const base = modelOf([0, 0, 0, 0])
+    const models = [
+      { model: modelOf([1, 1, 2, 4]), weight: 2, density: 0.5 },
+      { model: modelOf([3, -4, -2, -8]), weight: (name: string) => (name === 'w' ? 1 : 0) },
+    ]
+    const merge = (more: Partial<TiesOptions>) => {
+      const options = { models, ...more }
+      return merged(pipe(base, ties({ ...options, measured: measuredOf(base, options) })))
+    }
+    // Weighted and trimmed: 0 0 4 8 and 3 -4 -2 -8.
+    expect(merge({})).toEqual([3, -4, 2, 0])
+    expect(merge({ tie: 'positive' })).toEqual([3, -4, 2, 4])
+    expect(merge({ normalize: false })).toEqual([3, -4, 4, 0])
+    expect(merge({ consensus: 'count' })).toEqual([3, -4, 0, 0])
+    const by = f32(8 / 6)
+    expect(merge({ rescale: 'l1', normalize: false })).toEqual([
+      3,
+      -4,
+      f32(2 * f32(by * 2)),
+      f32(2 * f32(by * 4)),
+    ])
   })
 
   it('shows NaN and infinities', () => {
     const [nan, inf] = [Number.NaN, Number.POSITIVE_INFINITY]
     const models = [modelOf([nan, inf, inf, 1]), modelOf([1, 1, -inf, 2])]
-    const options = { models, density: 1, thresholds: new Map() }
+    const options = { models: models.map((model) => ({ model })) }
     expect(merged(pipe(modelOf([0, 0, 0, 0]), ties(options)))).toEqual([nan, inf, nan, 1.5])
   })
 
   it('records itself; asks for thresholds in the dtype of the arithmetic', () => {
     const [base, model] = [tinyModel(1), tinyModel(2)]
-    const options = { models: [model], density: 0.2 }
-    const targets = trimTargets(base, options)
-    const { tensor, keep } = targets.get('model.embed_tokens.weight of model 1')!
+    const options = { models: [{ model, density: 0.2 }] }
+    const { thresholds } = tiesTargets(base, options)
+    const { tensor, keep } = thresholds.get('model.embed_tokens.weight of model 1')!
     expect([tensor.dtype, tensor.shape, keep]).toEqual(['F32', [6, 4], 4])
-    const { provenance } = pipe(base, ties({ ...options, thresholds: measure(targets) }))
-    expect(provenance.recipe[0]).toMatchObject({ op: 'ties', density: 0.2, lambda: 1 })
+    const { provenance } = pipe(base, ties({ ...options, measured: measuredOf(base, options) }))
+    expect(provenance.recipe[0]).toMatchObject({ op: 'ties', densities: [0.2], lambda: 1 })
   })
 
   it('refuses densities out of range, missing thresholds, and models that do not fit, all of them', () => {
     const [base, model] = [tinyModel(1), tinyModel(2)]
-    const refused = (density: number) => () =>
-      pipe(base, ties({ models: [model], density, thresholds: new Map() }))
+    const refused = (density: number) => () => pipe(base, ties({ models: [{ model, density }] }))
     for (const density of [0, -1, 1.1, Number.NaN]) expect(refused(density)).toThrow('bad-density')
-    expect(refused(0.5)).toThrow(/missing-threshold[\s\S]*embed_tokens[\s\S]*lm_head/)
+    expect(refused(0.5)).toThrow(/missing-measure[\s\S]*embed_tokens[\s\S]*lm_head/)
     const wide = tinyModel(2, { intermediate_size: 5 })
-    expect(() => trimTargets(base, { models: [model, wide], density: 0 })).toThrow(
+    expect(() => tiesTargets(base, { models: [{ model, density: 0 }, { model: wide }] })).toThrow(
       /bad-density[\s\S]*model 2[\s\S]*gate_proj[\s\S]*down_proj/,
     )
   })

@@ -1,5 +1,12 @@
 import { expectedTensors, familyOf } from '@polygraft/architectures'
 import {
+  countTargets,
+  type Measures,
+  type MergeTargets,
+  NO_MEASURES,
+  type TrimTarget,
+} from '@polygraft/delta'
+import {
   type ByteSource,
   type Checkpoint,
   type Expr,
@@ -79,6 +86,51 @@ export function valuesOf(tensor: Tensor | undefined): number[] {
   return [...evaluate(tensor!.expr)]
 }
 
+/** Everything that is asked for, as `measureMerge` with an engine would find it. */
+export function measured(targetsOf: (measured: Measures) => MergeTargets): Measures {
+  let all = NO_MEASURES
+  for (;;) {
+    const targets = targetsOf(all)
+    if (countTargets(targets) === 0) return all
+    all = {
+      thresholds: new Map([...all.thresholds, ...mapValues(targets.thresholds, threshold)]),
+      statistics: new Map([...all.statistics, ...mapValues(targets.statistics, statistics)]),
+      grams: new Map([...all.grams, ...mapValues(targets.grams, ({ tensors }) => gram(tensors))]),
+    }
+  }
+}
+
+function mapValues<A, B>(map: ReadonlyMap<string, A>, change: (value: A) => B): [string, B][] {
+  return [...map].map(([key, value]) => [key, change(value)])
+}
+
+/** By sorting, the first of equal ones first. */
+function threshold({ tensor, keep }: TrimTarget) {
+  const values = valuesOf(tensor)
+  const ranked = [...values.keys()].sort((i, j) => Math.abs(values[j]!) - Math.abs(values[i]!) || i - j)
+  const kept = ranked.slice(0, keep)
+  const threshold = Math.min(...kept.map((i) => Math.abs(values[i]!)), Number.MAX_VALUE)
+  const last = Math.max(...kept.filter((i) => Math.abs(values[i]!) === threshold), -1)
+  return { threshold, tieEnd: last + 1 }
+}
+
+function statistics(tensor: Tensor) {
+  const values = valuesOf(tensor)
+  const sum = (of: (x: number) => number) => values.reduce((total, x) => total + of(x), 0)
+  return {
+    sumAbs: sum(Math.abs),
+    sumSquares: sum((x) => x * x),
+    count: values.length,
+    zeros: values.filter((x) => x === 0).length,
+  }
+}
+
+function gram(tensors: readonly Tensor[]) {
+  const all = tensors.map(valuesOf)
+  const dot = (a: number[], b: number[]) => a.reduce((sum, x, i) => sum + x * b[i]!, 0)
+  return { products: all.flatMap((a, i) => all.slice(i).map((b) => dot(a, b))) }
+}
+
 /** A stand-in for masks: any function of its name, seed and index does for these tests. */
 export function maskOf({ name, seed, density }: Extract<Expr, { op: 'mask' }>, length: number): number[] {
   const letters = [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 65521, seed)
@@ -99,13 +151,19 @@ function evaluate(expr: Expr): Float32Array {
       return evaluate(expr.arg).map((x) => x * Math.fround(expr.by))
     case 'keep': {
       const { threshold, tieEnd } = expr
+      const by = evaluate(expr.by ?? expr.arg)
       const isBelow = (x: number, i: number) =>
         Math.abs(x) < threshold || (Math.abs(x) === threshold && i >= tieEnd)
-      return evaluate(expr.arg).map((x, i) => (isBelow(x, i) ? 0 : x))
+      return evaluate(expr.arg).map((x, i) => (isBelow(by[i]!, i) ? 0 : x))
     }
     case 'elect': {
       const args = expr.args.map(evaluate)
-      return args[0]!.map((_, i) => elect(args.map((arg) => arg[i]!)))
+      return args[0]!.map((_, i) =>
+        elect(
+          expr,
+          args.map((arg) => arg[i]!),
+        ),
+      )
     }
     case 'cast':
       return evaluate(expr.arg)
@@ -140,11 +198,18 @@ function evaluateAll(args: readonly Expr[]): Float32Array[] {
   return args.map((arg) => (arg.op === 'mask' ? Float32Array.from(maskOf(arg, length)) : evaluate(arg)))
 }
 
-function elect(values: readonly number[]): number {
+function elect(
+  { by = 'sum', zero, weights }: Extract<Expr, { op: 'elect' }>,
+  values: readonly number[],
+): number {
   const sum = values.reduce((a, b) => Math.fround(a + b))
-  const elected = values.filter((x) => x * Math.sign(sum) > 0)
-  if (elected.length === 0) return sum * 0 // NaN where the sum is
-  return elected.reduce((a, b) => Math.fround(a + b)) / elected.length
+  const votes = by === 'count' ? values.reduce((total, x) => total + (Math.sign(x) || 0), 0) : sum
+  const sign = Math.sign(votes) || (zero ? 1 : 0)
+  const elected = [...values.keys()].filter((t) => values[t] !== 0 && (by === 'any' || values[t]! * sign > 0))
+  if (Number.isNaN(sum)) return sum
+  const total = elected.reduce((a, t) => Math.fround(a + values[t]!), 0)
+  const weight = elected.reduce((a, t) => Math.fround(a + Math.fround(weights?.[t] ?? 1)), 0)
+  return total / (weights?.length === 0 || weight === 0 ? 1 : weight)
 }
 
 function graft(cpt: number, base: number, post: number, lambda: number): number {

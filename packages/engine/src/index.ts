@@ -9,8 +9,15 @@ export {
   type ManifestFile,
   type ManifestInput,
 } from './manifest.js'
-export { measureMoments, measureStatistics, type TensorPair } from './measure.js'
+export {
+  type GramTarget,
+  measureGrams,
+  measureMoments,
+  measureStatistics,
+  type TensorPair,
+} from './measure.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'
+export { type Measured, type MeasureTargets, measureTargets } from './measure-targets.js'
 export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
 export { checkInputStates, type InputStates, inputStates } from './node/input-states.js'

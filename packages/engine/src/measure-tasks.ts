@@ -5,6 +5,8 @@ import {
   type Digits,
   digitCounter,
   findNth,
+  type GramProducts,
+  gramReducer,
   type PairMoments,
   pairReducer,
   type Statistics,
@@ -17,7 +19,7 @@ import { createEvaluator, type ReadRequest } from './evaluate.js'
 /** What is measured. Plain data, but for the byte sources. */
 export interface MeasureJob {
   readonly sources: ReadonlyMap<SourceId, Source>
-  /** The tensors that go together: two for moments, else one. */
+  /** The tensors that go together: two for moments, any number for grams, else one. */
   readonly operands: readonly (readonly Tensor[])[]
   /** Elements evaluated at a time. Nothing that is measured depends on it. */
   readonly tileElements: number
@@ -29,6 +31,7 @@ export interface MeasureResults {
   /** One for each block. */
   readonly moments: readonly PairMoments[]
   readonly statistics: readonly Statistics[]
+  readonly grams: readonly GramProducts[]
   readonly digits: DigitResult
   /** How many elements of a sample have which first digit. */
   readonly sample: Uint32Array
@@ -83,7 +86,7 @@ const SAMPLE_RUN = 512
 
 export function createMeasurer({ sources, operands, tileElements, kernels }: MeasureJob): Measurer {
   const evaluator = createEvaluator(sources, tileElements, kernels)
-  const reducers = new Map<string, BlockReducer<PairMoments> | BlockReducer<Statistics>>()
+  const reducers = new Map<string, BlockReducer<unknown>>()
   const tile = new Uint8Array(tileElements * 8)
 
   /** Elements [begin, begin + count) of `tensor` into `out`. */
@@ -170,9 +173,9 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
 
   function reducerFor<Result>(kind: string, tensors: readonly Tensor[], make: () => BlockReducer<Result>) {
     const key = `${kind} ${tensors.map(({ dtype }) => dtype)}`
-    const reducer = reducers.get(key) ?? (make() as BlockReducer<PairMoments>)
+    const reducer = (reducers.get(key) as BlockReducer<Result> | undefined) ?? make()
     reducers.set(key, reducer)
-    return reducer as BlockReducer<Result>
+    return reducer
   }
 
   function* work(task: MeasureTask): Generator<ReadRequest, MeasureResults[MeasureKind]> {
@@ -187,6 +190,12 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
         const make = () => statisticsReducer(dtypes[0]!, kernels)
         return yield* blocks(tensors, task, reducerFor('one', tensors, make))
       }
+      case 'grams':
+        return yield* blocks(
+          tensors,
+          task,
+          reducerFor('all', tensors, () => gramReducer(dtypes, kernels)),
+        )
       case 'digits':
         return yield* digits(tensors[0]!, task)
       case 'sample':

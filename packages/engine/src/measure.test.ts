@@ -5,6 +5,7 @@ import {
   evaluate,
   type MeasureOptions,
   type MeasureProgress,
+  measureGrams,
   measureMoments,
   measureStatistics,
   measureThresholds,
@@ -75,12 +76,20 @@ async function measureAll(sources: Map<string, Source>, options: MeasureOptions)
     ['delta', { tensor: delta('BF16'), keep: Math.floor(n / 5) }] as const,
     ['base', { tensor: stored('base F16'), keep: 100 }] as const,
   ]
+  const grams = new Map([
+    ['both', { tensors: [delta('BF16'), stored('base F32'), stored('post F16')] }],
+    ['one', { tensors: [stored('base F64')] }],
+  ])
   const results = [
+    await measureGrams(grams, sources, options),
     await measureMoments(new Map(pairs), sources, options),
     await measureStatistics(tensors, sources, options),
     await measureThresholds(new Map(wanted), sources, options),
   ]
-  return JSON.stringify(results.map((result) => [...result]))
+  return JSON.stringify(
+    results.map((result) => [...result]),
+    (_, value) => (value instanceof Float64Array ? [...value] : value),
+  )
 }
 
 describe('what is measured', () => {
@@ -127,6 +136,20 @@ describe('what is measured', () => {
       expect(({ ...statistics, ...moments } as unknown as typeof sums)[key as 'dot'] / sum).toBeCloseTo(1, 10)
   })
 
+  it('has all products of several tensors, those of pairs among them', async () => {
+    const tensors = [stored('base F32'), stored('post F32'), delta('F32')]
+    const { products, count, nonFinite } = (await measureGrams(new Map([['t', { tensors }]]), inMemory)).get(
+      't',
+    )!
+    const pair = [stored('base F32'), stored('post F32')] as const
+    const moments = (await measureMoments(new Map([['t', pair]]), inMemory)).get('t')!
+    expect({ count, nonFinite }).toEqual({ count: n, nonFinite: 2 })
+    expect([products[0], products[1], products[3]]).toEqual([moments.sumA2, moments.dot, moments.sumB2])
+    expect(products[2]! / (products[1]! - products[0]!)).toBeCloseTo(1, 5)
+    expect(products[4]! / (products[3]! - products[1]!)).toBeCloseTo(1, 5)
+    expect(products[5]! / moments.sumDelta2).toBeCloseTo(1, 5)
+  })
+
   it('tells of progress to the last byte', async () => {
     const seen: MeasureProgress[] = []
     const wanted = new Map([['d', { tensor: delta('BF16'), keep: 5 }]])
@@ -142,6 +165,11 @@ describe('what is measured', () => {
     await expect(measureMoments(pairs, inMemory)).rejects.toThrow('shape-mismatch')
     pairs.delete('y')
     await expect(measureMoments(pairs, inMemory)).rejects.toThrow('not-a-float')
+    const grams = new Map([
+      ['x', { tensors: [] }],
+      ['y', { tensors: [stored('few'), stored('none')] }],
+    ])
+    await expect(measureGrams(grams, inMemory)).rejects.toThrow(/bad-count[\s\S]*shape-mismatch/)
     const keep = (count: number) =>
       measureThresholds(new Map([['x', { tensor: stored('few'), keep: count }]]), inMemory)
     await expect(keep(-1)).rejects.toThrow('bad-count')

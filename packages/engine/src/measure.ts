@@ -1,8 +1,12 @@
 import {
+  addGram,
   addMoments,
   addStatistics,
+  createGram,
   createMoments,
   createStatistics,
+  type GramProducts,
+  MAX_GRAM,
   type PairMoments,
   type Statistics,
 } from '@polygraft/kernels'
@@ -66,6 +70,31 @@ export async function measureStatistics(
   })
 }
 
+/** Tensors of one shape. */
+export interface GramTarget {
+  readonly tensors: readonly Tensor[]
+}
+
+/**
+ * All dot products of the tensors of each entry, in F64 and in one pass: `products` has those of (i, j), i <= j, row by row. So norms,
+ * cosines, and whatever else lies in the span of the tensors. As `measureMoments` otherwise; an index where any of the tensors is NaN
+ * or infinite is left out and counted.
+ * @throws ModelError 'shape-mismatch', 'bad-count' (none, or more than 32) and 'not-a-float' with every such tensor; what reading throws.
+ */
+export async function measureGrams(
+  wanted: ReadonlyMap<string, GramTarget>,
+  sources: Sources,
+  options: MeasureOptions = {},
+): Promise<Map<string, GramProducts>> {
+  const operands = new Map([...wanted].map(([name, { tensors }]) => [name, tensors]))
+  throwIfAny([...operands].flatMap(([name, tensors]) => gramProblems(name, tensors)))
+  return measureBlocks('grams', operands, sources, options, (blocks, name) => {
+    const into = createGram(operands.get(name)!.length)
+    for (const block of blocks) addGram(into, block)
+    return into
+  })
+}
+
 /** What keeps tensors from being measured, for all of them. */
 export function operandProblems(
   operands: ReadonlyMap<string, readonly Tensor[]>,
@@ -76,12 +105,12 @@ export function operandProblems(
   )
 }
 
-async function measureBlocks<Kind extends 'moments' | 'statistics', Result>(
+async function measureBlocks<Kind extends 'moments' | 'statistics' | 'grams', Result>(
   kind: Kind,
   operands: ReadonlyMap<string, readonly Tensor[]>,
   sources: Sources,
   options: MeasureOptions,
-  combine: (blocks: MeasureResults[Kind][number][]) => Result,
+  combine: (blocks: MeasureResults[Kind][number][], name: string) => Result,
 ): Promise<Map<string, Result>> {
   throwIfAny(operandProblems(operands, sources))
   const names = [...operands.keys()]
@@ -98,13 +127,27 @@ async function measureBlocks<Kind extends 'moments' | 'statistics', Result>(
   const blocks = new Map<number, MeasureResults[Kind][number][]>()
   for (const [i, { operand }] of tasks.entries())
     blocks.set(operand, [...(blocks.get(operand) ?? []), ...parts[i]!])
-  return new Map(names.map((name, operand) => [name, combine(blocks.get(operand) ?? [])]))
+  return new Map(names.map((name, operand) => [name, combine(blocks.get(operand) ?? [], name)]))
 }
 
 function dtypeProblems(name: string, { dtype }: Tensor): Problem[] {
   if (isFloat(dtype)) return []
   const message = 'Only float tensors are measured'
   return [{ code: 'not-a-float', message, tensor: name, expected: 'F64, F32, F16 or BF16', received: dtype }]
+}
+
+function gramProblems(name: string, tensors: readonly Tensor[]): Problem[] {
+  const [first, ...others] = tensors
+  if (first && tensors.length <= MAX_GRAM) return others.flatMap((other) => sizeProblems(name, first, other))
+  return [
+    {
+      code: 'bad-count',
+      message: 'Products are measured of another number of tensors',
+      tensor: name,
+      expected: `1 to ${MAX_GRAM}`,
+      received: `${tensors.length}`,
+    },
+  ]
 }
 
 function sizeProblems(name: string, a: Tensor, b: Tensor): Problem[] {

@@ -33,6 +33,9 @@ export const STATISTICS_SLOTS = {
   end: 10,
 } as const
 
+/** The products follow, two slots each. */
+export const GRAM_SLOTS = { finite: 0, products: 1 } as const
+
 /** A loop in the making. Locals: parameters `turns` and the tiles' addresses, the turns left, then v128. */
 interface Loop {
   readonly params: number
@@ -88,6 +91,30 @@ export function generateStatistics(dtype: FloatDType): Uint8Array<ArrayBuffer> {
     }
   }
   return assemble(loop, [dtype])
+}
+
+/** `run(turns, address of each)`: at least one turn; leaves GRAM_SLOTS from byte 0. */
+export function generateGram(dtypes: readonly FloatDType[]): Uint8Array<ArrayBuffer> {
+  const pairs = (dtypes.length * (dtypes.length + 1)) / 2
+  const loop = createLoop(dtypes.length, GRAM_SLOTS.products + 2 * pairs)
+  const tiles = dtypes.map((dtype, i) => loadGroups(loop, 1 + i, dtype))
+  for (const group of [0, 1]) {
+    const values = tiles.map((groups) => groups[group]!)
+    const infinite = values
+      .map((value) => f32x4.sub(value, value))
+      .reduce((sum, each) => keep(loop, f32x4.add(sum, each)))
+    const finite = keep(loop, isZero(infinite))
+    accumulate(loop, GRAM_SLOTS.finite, i32x4.sub, finite)
+    const masked = values.map((value) => keep(loop, v128.and(value, finite)))
+    for (const half of [0, 1]) {
+      const wide = masked.map((value) => keep(loop, promote(value, half)))
+      let at = GRAM_SLOTS.products + group
+      for (let a = 0; a < wide.length; a++)
+        for (let b = a; b < wide.length; b++, at += 2)
+          accumulate(loop, at, f64x2.add, f64x2.mul(wide[a]!, wide[b]!))
+    }
+  }
+  return assemble(loop, dtypes)
 }
 
 function createLoop(tiles: number, slots: number): Loop {

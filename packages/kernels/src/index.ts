@@ -11,6 +11,7 @@ export {
   magnitudeOf,
 } from './digits.js'
 export { decode, encode, type FloatArray } from './float-formats.js'
+export { addGram, createGram, type GramProducts, MAX_GRAM } from './gram.js'
 export {
   buildKernel,
   type GraftCounts,
@@ -38,6 +39,7 @@ export { type Distribution, randomValues } from './random.js'
 export {
   BLOCK_ELEMENTS,
   type BlockReducer,
+  gramReducer,
   type Implementation,
   pairReducer,
   statisticsReducer,

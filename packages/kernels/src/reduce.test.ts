@@ -1,11 +1,14 @@
 import {
+  addGram,
   addMoments,
   addStatistics,
   BLOCK_ELEMENTS,
+  createGram,
   createMoments,
   createStatistics,
   decode,
   encode,
+  gramReducer,
   pairReducer,
   statisticsReducer,
 } from '@polygraft/kernels'
@@ -147,6 +150,51 @@ describe('statisticsReducer', () => {
     }
     const expected = { count: 2, sum: -2, sumAbs: 8, sumSquares: 34, min: -5, max: 3, zeros: 0, nonFinite: 0 }
     expect(into).toEqual(expected)
+  })
+})
+
+describe('gramReducer', () => {
+  it('has the products of every two, and leaves an index out where one is not finite', () => {
+    for (const implementation of ['simd', 'reference'] as const) {
+      const reducer = gramReducer(['F32', 'F32', 'BF16'], implementation)
+      const rows = [
+        [1, 2, NaN, 3, 0, 0, 0, 0, 1],
+        [1, -1, 5, 2, 0, 0, 0, 0, 0],
+        [4, 0, 1, 1, 0, Infinity, 0, 0, 2],
+      ]
+      for (const [i, row] of rows.entries())
+        encode(
+          i < 2 ? 'F32' : 'BF16',
+          Float32Array.from(row),
+          reducer.inputs[i]!.subarray(0, i < 2 ? 36 : 18),
+        )
+      const { products, ...counts } = reducer.run(9)
+      expect(counts).toEqual({ count: 9, nonFinite: 2 })
+      expect([...products]).toEqual([15, 5, 9, 6, 6, 21])
+    }
+    const sum = createGram(1)
+    for (const value of [3, 4])
+      addGram(sum, { count: 1, products: Float64Array.of(value * value), nonFinite: 0 })
+    expect(sum).toEqual({ count: 2, products: Float64Array.of(25), nonFinite: 0 })
+  })
+
+  it('gives the same bits in SIMD and in TypeScript, for any dtypes, number of tensors and count', () => {
+    const property = fc.property(
+      fc.array(fc.constantFrom(...DTYPES), { minLength: 1, maxLength: 6 }),
+      fc.nat(300),
+      fc.integer(),
+      (dtypes, count, seed) => {
+        const [simd, reference] = [gramReducer(dtypes), gramReducer(dtypes, 'reference')]
+        for (const [i, dtype] of dtypes.entries()) {
+          fill(dtype, simd.inputs[i]!, count, seed + i)
+          reference.inputs[i]!.set(simd.inputs[i]!)
+        }
+        const grams = reference.run(count)
+        expect(simd.run(count)).toStrictEqual(grams)
+        expect(simd.run(count), 'again').toStrictEqual(grams)
+      },
+    )
+    fc.assert(property, { numRuns: 60 })
   })
 })
 

@@ -1,6 +1,8 @@
 import { byteSize, type FloatDType, ModelError } from '@polygraft/tensor'
 import { LANES } from './_lane-sums.js'
 import {
+  GRAM_SLOTS,
+  generateGram,
   generatePairReduction,
   generateStatistics,
   PAIR_SLOTS,
@@ -9,6 +11,7 @@ import {
 } from './_reduce-codegen.js'
 import { createMemory, instantiate, simdAvailable } from './_wasm-run.js'
 import { decode, type FloatArray } from './float-formats.js'
+import { addProducts, createGramLanes, type GramLanes, type GramProducts, gramOf, pairsOf } from './gram.js'
 import { addPairs, createPairLanes, momentsOf, type PairLanes, type PairMoments } from './moments.js'
 import {
   addValues,
@@ -46,6 +49,7 @@ export function pairReducer(
 ): BlockReducer<PairMoments> {
   return reducer<PairLanes, PairMoments>(dtypes, implementation, {
     name: 'pair',
+    slots: PAIR_SLOTS.end,
     code: () => generatePairReduction(dtypes),
     createLanes: createPairLanes,
     collect: collectPairs,
@@ -61,6 +65,7 @@ export function statisticsReducer(
 ): BlockReducer<Statistics> {
   return reducer<StatisticsLanes, Statistics>([dtype], implementation, {
     name: 'statistics',
+    slots: STATISTICS_SLOTS.end,
     code: () => generateStatistics(dtype),
     createLanes: createStatisticsLanes,
     collect: collectStatistics,
@@ -69,9 +74,32 @@ export function statisticsReducer(
   })
 }
 
+/** Products of every two tensors stored as `dtypes`: at least one, at most MAX_GRAM. */
+export function gramReducer(
+  dtypes: readonly FloatDType[],
+  implementation: Implementation = 'simd',
+): BlockReducer<GramProducts> {
+  return reducer<GramLanes, GramProducts>(dtypes, implementation, {
+    name: 'gram',
+    slots: GRAM_SLOTS.products + 2 * pairsOf(dtypes.length),
+    code: () => generateGram(dtypes),
+    createLanes: () => createGramLanes(dtypes.length),
+    collect: (memory, count) => ({
+      products: Array.from({ length: pairsOf(dtypes.length) }, (_, i) =>
+        lanesAt(memory, GRAM_SLOTS.products + 2 * i),
+      ),
+      nonFinite: count - countAt(memory, GRAM_SLOTS.finite),
+    }),
+    add: addProducts,
+    result: gramOf,
+  })
+}
+
 /** What a reduction is: a loop over whole turns, what it leaves, and the definition for the elements after it. */
 interface Reduction<Lanes, Result> {
   readonly name: string
+  /** Accumulators of 16 bytes each that the loop leaves. */
+  readonly slots: number
   code(): Uint8Array<ArrayBuffer>
   createLanes(): Lanes
   /** The lanes that the loop left in memory after `count` elements. */
@@ -83,15 +111,16 @@ interface Reduction<Lanes, Result> {
 function reducer<Lanes, Result>(
   dtypes: readonly FloatDType[],
   implementation: Implementation,
-  { name, code, createLanes, collect, add, result }: Reduction<Lanes, Result>,
+  { name, slots, code, createLanes, collect, add, result }: Reduction<Lanes, Result>,
 ): BlockReducer<Result> {
   const bytesOf = (dtype: FloatDType) => byteSize(dtype, BLOCK_ELEMENTS)
-  const total = dtypes.reduce((sum, dtype) => sum + bytesOf(dtype), SLOT_BYTES)
+  const slotBytes = Math.ceil((slots * 16) / 256) * 256
+  const total = dtypes.reduce((sum, dtype) => sum + bytesOf(dtype), slotBytes)
   const isSimd = implementation === 'simd' && simdAvailable() && !dtypes.includes('F64')
   const memory = isSimd ? createMemory(total)! : { buffer: new ArrayBuffer(total) }
   const run = isSimd ? instantiate(`${name} ${dtypes}`, code, memory) : undefined
   const sizes = dtypes.map(bytesOf)
-  const bases = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, SLOT_BYTES))
+  const bases = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, slotBytes))
   const inputs = dtypes.map((dtype, i) => new Uint8Array(memory.buffer, bases[i], bytesOf(dtype)))
   const values = dtypes.map(() =>
     dtypes.includes('F64') ? new Float64Array(CHUNK) : new Float32Array(CHUNK),
@@ -121,7 +150,6 @@ function reducer<Lanes, Result>(
   }
 }
 
-const SLOT_BYTES = 256
 /** Elements decoded at a time: a multiple of LANES, so that lanes go on where they were. */
 const CHUNK = 1024
 

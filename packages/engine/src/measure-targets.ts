@@ -1,0 +1,35 @@
+import type { GramProducts, Statistics } from '@polygraft/kernels'
+import type { Source, SourceId, StateDict } from '@polygraft/tensor'
+import { type GramTarget, measureGrams, measureStatistics } from './measure.js'
+import type { MeasureOptions } from './measure-run.js'
+import { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
+
+/** What is to be measured, by kind and name. */
+export interface MeasureTargets {
+  readonly thresholds: ReadonlyMap<string, TopK>
+  readonly statistics: StateDict
+  readonly grams: ReadonlyMap<string, GramTarget>
+}
+
+/** What came out, under the same names. */
+export interface Measured {
+  readonly thresholds: ReadonlyMap<string, Threshold>
+  readonly statistics: ReadonlyMap<string, Statistics>
+  readonly grams: ReadonlyMap<string, GramProducts>
+}
+
+/**
+ * `measureThresholds`, `measureStatistics` and `measureGrams`, one after the other: all that a merge of `@polygraft/delta` asks for.
+ * @throws ModelError as they do.
+ */
+export async function measureTargets(
+  targets: MeasureTargets,
+  sources: ReadonlyMap<SourceId, Source>,
+  options: MeasureOptions = {},
+): Promise<Measured> {
+  return {
+    thresholds: await measureThresholds(targets.thresholds, sources, options),
+    statistics: await measureStatistics(targets.statistics, sources, options),
+    grams: await measureGrams(targets.grams, sources, options),
+  }
+}
