@@ -1,65 +1,120 @@
 import type { FloatDType } from '@polygraft/tensor'
-import { canonical16, canonicalF32, castLanes, decodeBf16, decodeF16, pack16 } from './_lanes.js'
-import { type Code, doWhile, f32x4, get, i16x8, i32, i32x4, moduleOf, set, shuffle32, v128 } from './_wasm.js'
+import { canonical16, canonicalF32, castLanes, decodeBf16, decodeF16, type Nan, pack16 } from './_lanes.js'
+import {
+  blendHalves,
+  type Code,
+  doWhile,
+  f32x4,
+  get,
+  i16x8,
+  i32,
+  i32x4,
+  moduleOf,
+  set,
+  shuffle32,
+  v128,
+} from './_wasm.js'
 import type { Kernel, KernelNode } from './kernel.js'
 
-/** Elements per turn of the loop: two groups of four lanes. */
+/** Elements per step of the loop: two groups of four lanes. */
 export const STEP = 8
-/** Turns per call: the counters have 16 bits a lane. */
-export const MAX_TURNS = 0x8000
+/** Steps per call: the counters have 16 bits a lane. */
+export const MAX_STEPS = 0x8000
 const SIGN = 0x80000000
+const ONE = 127 << 23
+
+/**
+ * 'exact' does what is defined. 'finite' gives the same wherever no output is NaN or infinite, and spares what NaN takes. Both
+ * leave the largest magnitude of each output, by which to see whether it is so.
+ */
+export type Mode = 'exact' | 'finite'
 
 /**
  * Where a compiled kernel finds its scalars (F32, from byte 0) and, after them, its ends (twice the element's number from the
  * call's first, I32), and leaves its counters, in bytes from the memory's start.
  */
 interface Layout {
-  /** Of each output that is a graft: 8 x U16 of lanes where post == base, then 8 x U16 of swallowed ones. */
-  readonly counters: readonly (number | undefined)[]
+  readonly outputs: readonly OutputLayout[]
   /** First byte that is free for tiles. */
   readonly end: number
 }
 
+interface OutputLayout {
+  /** Of a graft: 8 x U16 of lanes where post == base, then 8 x U16 of those stored as cpt is. */
+  readonly counters: number | undefined
+  /** The largest magnitudes, as bits: 8 x U16 or 4 x U32. */
+  readonly largest: number
+  /** Such bits from which on an output is not finite. */
+  readonly notFinite: number
+  readonly largestBits: 16 | 32
+}
+
 export function layoutOf(kernel: Kernel): Layout {
   let end = Math.ceil(((kernel.scalars.length + kernel.ends.length) * 4) / 16) * 16
-  const counters = kernel.outputs.map(({ node }) => {
-    if (kernel.nodes[node]!.op !== 'graft') return undefined
-    end += 32
-    return end - 32
+  const take = (bytes: number) => {
+    end += bytes
+    return end - bytes
+  }
+  const outputs = kernel.outputs.map(({ node, dtype }): OutputLayout => {
+    const counters = kernel.nodes[node]!.op === 'graft' ? take(32) : undefined
+    return { counters, largest: take(16), ...boundOf(kernel, dtype) }
   })
-  return { counters, end }
+  return { outputs, end }
 }
 
 /**
- * The kernel as a WebAssembly module: `run(turns, address of each input, address of each output)`, all addresses
- * multiples of 16, 1 to MAX_TURNS turns of STEP elements. One loop: every value lives in a local, nothing intermediate
- * is stored. Needs F32, F16 or BF16 throughout.
+ * Magnitudes are looked at as they are stored where that tells NaN. Rounding to BF16 may lose a NaN with bits in its lower half,
+ * which none has that comes from BF16 inputs; from others, F32 values are looked at, and those that round up to infinity count.
  */
-export function generate(kernel: Kernel): Uint8Array<ArrayBuffer> {
-  const { counters } = layoutOf(kernel)
-  const loop = createLoop(kernel)
-  for (const i of kernel.outputs.keys()) {
-    writeOutput(loop, i)
-    if (counters[i] !== undefined) countGrafted(loop, i, counters[i])
-  }
+function boundOf({ inputs }: Kernel, dtype: FloatDType): Pick<OutputLayout, 'notFinite' | 'largestBits'> {
+  if (dtype === 'F16') return { notFinite: 0x7c00, largestBits: 16 }
+  if (dtype === 'F32') return { notFinite: 0x7f800000, largestBits: 32 }
+  if (inputs.every((input) => input === 'BF16')) return { notFinite: 0x7f80, largestBits: 16 }
+  return { notFinite: 0x7f7f8000, largestBits: 32 }
+}
+
+/**
+ * The kernel as a WebAssembly module: `run(steps, address of each input, address of each output)`, all addresses
+ * multiples of 16, 1 to MAX_STEPS steps of STEP elements, of which a 'finite' one does an even number. One loop: every value lives
+ * in a local, nothing intermediate is stored. Needs F32, F16 or BF16 throughout.
+ */
+export function generate(kernel: Kernel, mode: Mode): Uint8Array<ArrayBuffer> {
+  const { outputs } = layoutOf(kernel)
+  const loop = createLoop(kernel, mode)
+  const steps = stepsPerTurn(kernel, mode)
+  for (let step = 0; step < steps; step++)
+    for (const [i, { counters, largest }] of outputs.entries()) {
+      writeOutput(loop, i, step)
+      if (counters !== undefined) countGrafted(loop, i, step, counters)
+      noteLargest(loop, i, step, largest)
+    }
   const { offset, end, offset32 } = loop
   const turn = [
     ...set(offset32, i32.shl(get(offset), i32.const(1))),
     ...loop.turn.flat(),
-    ...set(offset, i32.add(get(offset), i32.const(STEP * 2))),
+    ...set(offset, i32.add(get(offset), i32.const(steps * STEP * 2))),
   ]
   const body = [
     ...loop.before.flat(),
-    ...set(end, i32.shl(get(0), i32.const(4))), // STEP * 2 bytes a turn
+    ...set(end, i32.shl(get(0), i32.const(4))), // STEP * 2 bytes a step
     ...doWhile(turn, i32.ltU(get(offset), get(end))),
     ...loop.after.flat(),
   ]
   return moduleOf(loop.params, 3, loop.locals, body)
 }
 
+/** Nodes up to which two steps a turn are worth their code. */
+const MAX_UNROLLED = 40
+
+/** Steps in a turn of the loop. Two spare half of what a turn takes beside its arithmetic. */
+export function stepsPerTurn({ nodes, outputs }: Kernel, mode: Mode): number {
+  return mode === 'finite' && nodes.length + outputs.length <= MAX_UNROLLED ? 2 : 1
+}
+
 /** The loop as it is being written. */
 interface Loop {
   readonly kernel: Kernel
+  readonly nan: Nan
   /** Lanes of F32 tiles go in the order of the 16-bit tiles beside them (group 0 even, 1 odd); alone they stay. */
   readonly split: boolean
   readonly before: Code[]
@@ -70,17 +125,20 @@ interface Loop {
   readonly offset: number
   readonly end: number
   readonly offset32: number
+  /** Locals of what is accumulated, by the address where it is left. */
+  readonly sums: Map<number, number>
   /** v128 locals so far; they follow the i32 ones. */
   locals: number
   /** `make()` where `key` is new, else what it gave the first time. */
   once(key: string, make: () => Code): Code
 }
 
-function createLoop(kernel: Kernel): Loop {
+function createLoop(kernel: Kernel, mode: Mode): Loop {
   const memo = new Map<string, Code>()
   const params = 1 + kernel.inputs.length + kernel.outputs.length
   return {
     kernel,
+    nan: mode === 'exact' ? 'canonical' : 'any',
     split: [...kernel.inputs, ...kernel.outputs.map((output) => output.dtype)].some(is16),
     before: [],
     turn: [],
@@ -89,6 +147,7 @@ function createLoop(kernel: Kernel): Loop {
     offset: params,
     end: params + 1,
     offset32: params + 2,
+    sums: new Map(),
     locals: 0,
     once(key, make) {
       const code = memo.get(key) ?? make()
@@ -113,12 +172,6 @@ function scalar(loop: Loop, index: number): Code {
   return loop.once(`scalar ${index}`, () => keep(loop, v128.load32Splat(i32.const(0), index * 4), 'before'))
 }
 
-function isOne(loop: Loop, index: number): Code {
-  return loop.once(`one ${index}`, () =>
-    keep(loop, f32x4.eq(scalar(loop, index), v128.splat(127 << 23)), 'before'),
-  )
-}
-
 /** Address of the turn's elements of a tile: inputs first, then outputs. */
 function address(loop: Loop, tile: number, dtype: FloatDType): Code {
   return i32.add(get(1 + tile), get(is16(dtype) ? loop.offset : loop.offset32))
@@ -129,7 +182,7 @@ function load(loop: Loop, index: number, at: number): Code {
   return loop.once(`load ${index} ${at}`, () => keep(loop, v128.load(from, at)))
 }
 
-/** Four lanes of a node: an F32 value, or a mask. */
+/** Four lanes of a node: an F32 value, or a mask. Groups 0 and 1 are of a turn's first step, 2 and 3 of the second. */
 function value(loop: Loop, index: number, group: number): Code {
   return loop.once(`node ${index} ${group}`, () =>
     keep(loop, compute(loop, loop.kernel.nodes[index]!, group)),
@@ -149,7 +202,7 @@ function compute(loop: Loop, node: KernelNode, group: number): Code {
       return castLanes((code) => keep(loop, code), node.dtype, of(node.a))
     case 'ratio': {
       const guarded = f32x4.le(f32x4.abs(of(node.b)), scalar(loop, node.scalar))
-      return v128.select(v128.splat(127 << 23), f32x4.div(of(node.a), of(node.b)), guarded)
+      return v128.select(v128.splat(ONE), f32x4.div(of(node.a), of(node.b)), guarded)
     }
     case 'keep':
       return keepLargest(loop, node, group)
@@ -166,11 +219,17 @@ function compute(loop: Loop, node: KernelNode, group: number): Code {
 
 function input(loop: Loop, index: number, group: number): Code {
   const dtype = loop.kernel.inputs[index]!
-  if (dtype === 'BF16') return decodeBf16(load(loop, index, 0), group)
-  if (dtype === 'F16') return decodeF16((code) => keep(loop, code), load(loop, index, 0), group)
+  const [step, odd] = [group >> 1, group & 1]
+  if (dtype === 'BF16') return decodeBf16(words(loop, index, step), odd)
+  if (dtype === 'F16') return decodeF16((code) => keep(loop, code), words(loop, index, step), odd)
   if (!loop.split) return load(loop, index, group * 16)
-  const lanes = group === 0 ? [0, 2, 4, 6] : [1, 3, 5, 7]
-  return shuffle32(load(loop, index, 0), load(loop, index, 16), lanes)
+  const lanes = odd ? [1, 3, 5, 7] : [0, 2, 4, 6]
+  return shuffle32(load(loop, index, step * 32), load(loop, index, step * 32 + 16), lanes)
+}
+
+/** A step's eight elements of a 16-bit input, as they are stored. */
+function words(loop: Loop, index: number, step: number): Code {
+  return load(loop, index, step * 16)
 }
 
 /** +0 where the magnitude is below the threshold, or at it from the end on. */
@@ -238,75 +297,151 @@ function divideByWeight(loop: Loop, { weights }: Elect, total: Code, agreeing: r
 
 /** Twice the number of each lane's element, as `offset` counts. */
 function position(loop: Loop, group: number): Code {
-  const lanes = [0, 1, 2, 3].map((lane) => 2 * (loop.split ? 2 * lane + group : lane + 4 * group))
+  const [step, odd] = [group >> 1, group & 1]
+  const lanes = [0, 1, 2, 3].map((lane) => 2 * (step * STEP + (loop.split ? 2 * lane + odd : lane + 4 * odd)))
   return loop.once(`position ${group}`, () =>
     keep(loop, i32x4.add(i32x4.splat(get(loop.offset)), v128.const32(lanes))),
   )
 }
 
-/** Where post == base, -0 is added, which passes on every cpt. Experts with equal lambdas share that step. */
-function graft(loop: Loop, node: Extract<KernelNode, { op: 'graft' }>, group: number): Code {
+type Graft = Extract<KernelNode, { op: 'graft' }>
+
+function graft(loop: Loop, node: Graft, group: number): Code {
   const of = (index: number) => value(loop, index, group)
-  const step = loop.once(`step ${node.delta} ${node.scalar} ${group}`, () => {
-    const scaled = f32x4.mul(scalar(loop, node.scalar), of(node.delta))
-    return keep(loop, v128.select(v128.splat(SIGN), scaled, of(node.same)))
-  })
-  const moved = f32x4.add(of(node.cpt), step)
-  const atBase = v128.and(f32x4.eq(of(node.cpt), of(node.base)), isOne(loop, node.scalar))
-  return v128.select(of(node.post), moved, v128.andnot(atBase, of(node.same)))
+  const moved = movedBy(loop, node, group)
+  const grafted =
+    node.scalar === undefined ? v128.select(of(node.post), moved, atBase(loop, node, group)) : moved
+  return v128.select(of(node.cpt), grafted, of(node.same))
+}
+
+/** cpt + lambda * delta. Experts with equal lambdas share the product. */
+function movedBy(loop: Loop, { cpt, delta, scalar: by }: Graft, group: number): Code {
+  const step = value(loop, delta, group)
+  const scaled =
+    by === undefined
+      ? step
+      : loop.once(`step ${delta} ${by} ${group}`, () => keep(loop, f32x4.mul(scalar(loop, by), step)))
+  return f32x4.add(value(loop, cpt, group), scaled)
+}
+
+function atBase(loop: Loop, { cpt, base }: Graft, group: number): Code {
+  return f32x4.eq(value(loop, cpt, group), value(loop, base, group))
+}
+
+/**
+ * A graft of 16-bit words among which its result is often chosen: as words, eight lanes at a time. Not where NaN is to become
+ * canonical.
+ */
+function graftWords(loop: Loop, node: Graft, dtype: 'BF16' | 'F16', step: number): Code | undefined {
+  const storedAs = (index: number) => {
+    const of = loop.kernel.nodes[index]!
+    return of.op === 'input' && loop.kernel.inputs[of.index] === dtype
+      ? words(loop, of.index, step)
+      : undefined
+  }
+  const [cpt, post] = [storedAs(node.cpt), storedAs(node.post)]
+  if (loop.nan === 'canonical' || !cpt || !post) return undefined
+  const [even, odd] = groupsOf(step).map((group) => keep(loop, movedBy(loop, node, group)))
+  const moved = pack16((code) => keep(loop, code), dtype, even!, odd!, loop.nan)
+  const grafted =
+    node.scalar === undefined
+      ? v128.select(
+          post,
+          moved,
+          keep(
+            loop,
+            mask16(loop, (group) => atBase(loop, node, group), step),
+          ),
+        )
+      : moved
+  return v128.select(cpt, grafted, sameWords(loop, node, step))
+}
+
+/** Where post == base, eight lanes. */
+function sameWords(loop: Loop, { same }: Graft, step: number): Code {
+  return loop.once(`same ${same} ${step}`, () =>
+    keep(
+      loop,
+      mask16(loop, (group) => value(loop, same, group), step),
+    ),
+  )
+}
+
+/** The numbers of a step's two groups. */
+function groupsOf(step: number): readonly [number, number] {
+  return [2 * step, 2 * step + 1]
 }
 
 /** A node's lanes as they are stored: one v128 of 16-bit words in order, or the two groups of F32. */
-function encoded(loop: Loop, index: number, dtype: FloatDType): readonly Code[] {
+function encoded(loop: Loop, index: number, dtype: FloatDType, step: number): readonly Code[] {
   const node = loop.kernel.nodes[index]!
+  const { nan } = loop
   const of = (group: number) => value(loop, index, group)
-  if (!is16(dtype))
-    return [0, 1].map((group) =>
+  if (!is16(dtype)) {
+    if (nan === 'any') return groupsOf(step).map(of)
+    return groupsOf(step).map((group) =>
       loop.once(`stored ${index} ${group}`, () => keep(loop, canonicalF32(of(group)))),
     )
-  const words = () =>
-    node.op === 'input' && loop.kernel.inputs[node.index] === dtype
-      ? canonical16(dtype, load(loop, node.index, 0))
-      : pack16((code) => keep(loop, code), dtype, of(0), of(1))
-  return [loop.once(`stored ${index} ${dtype}`, () => keep(loop, words()))]
+  }
+  const make = () => {
+    if (node.op === 'input' && loop.kernel.inputs[node.index] === dtype) {
+      const stored = words(loop, node.index, step)
+      return nan === 'any' ? stored : canonical16(dtype, stored)
+    }
+    const grafted = node.op === 'graft' ? graftWords(loop, node, dtype, step) : undefined
+    const [even, odd] = groupsOf(step)
+    return grafted ?? pack16((code) => keep(loop, code), dtype, of(even), of(odd), nan)
+  }
+  return [loop.once(`stored ${index} ${dtype} ${step}`, () => keep(loop, make()))]
 }
 
-function writeOutput(loop: Loop, output: number): void {
+function writeOutput(loop: Loop, output: number, step: number): void {
   const { node, dtype } = loop.kernel.outputs[output]!
-  const [first, second] = encoded(loop, node, dtype) as [Code, Code?]
+  const [first, second] = encoded(loop, node, dtype, step) as [Code, Code?]
   const store = (word: Code, at: number) =>
     loop.turn.push(v128.store(address(loop, loop.kernel.inputs.length + output, dtype), word, at))
-  store(second && loop.split ? shuffle32(first, second, [0, 4, 1, 5]) : first, 0)
-  if (second) store(loop.split ? shuffle32(first, second, [2, 6, 3, 7]) : second, 16)
+  const at = step * (second ? 32 : 16)
+  store(second && loop.split ? shuffle32(first, second, [0, 4, 1, 5]) : first, at)
+  if (second) store(loop.split ? shuffle32(first, second, [2, 6, 3, 7]) : second, at + 16)
 }
 
-/** Counts the lanes where post == base, and those of the others whose stored output is the stored cpt. */
-function countGrafted(loop: Loop, output: number, at: number): void {
+/** Counts the lanes where post == base, and those whose stored output is the stored cpt. */
+function countGrafted(loop: Loop, output: number, step: number, at: number): void {
   const { node: index, dtype } = loop.kernel.outputs[output]!
-  const node = loop.kernel.nodes[index] as Extract<KernelNode, { op: 'graft' }>
-  const [first, second] = encoded(loop, index, dtype) as [Code, Code?]
-  const [cptFirst, cptSecond] = encoded(loop, node.cpt, dtype) as [Code, Code?]
-  const same = loop.once(`same ${node.same}`, () =>
-    keep(loop, mask16(loop, value(loop, node.same, 0), value(loop, node.same, 1))),
-  )
+  const node = loop.kernel.nodes[index] as Graft
+  const [first, second] = encoded(loop, index, dtype, step) as [Code, Code?]
+  const [cptFirst, cptSecond] = encoded(loop, node.cpt, dtype, step) as [Code, Code?]
   const equal =
     second && cptSecond
-      ? mask16(loop, i32x4.eq(first, cptFirst), i32x4.eq(second, cptSecond))
+      ? mask16(loop, (group) => (group & 1 ? i32x4.eq(second, cptSecond) : i32x4.eq(first, cptFirst)), step)
       : i16x8.eq(first, cptFirst)
-  count(loop, at, same)
-  count(loop, at + 16, v128.andnot(equal, same))
+  // Masks are -1, so subtracting them counts.
+  accumulate(loop, at, i16x8.sub, sameWords(loop, node, step))
+  accumulate(loop, at + 16, i16x8.sub, equal)
 }
 
-/** The masks of the two groups as one of eight lanes in the order of the elements. */
-function mask16(loop: Loop, first: Code, second: Code): Code {
-  return loop.split ? v128.select(second, first, v128.splat(0xffff0000)) : i16x8.narrowI32x4S(first, second)
+function noteLargest(loop: Loop, output: number, step: number, at: number): void {
+  const { node, dtype } = loop.kernel.outputs[output]!
+  const { largestBits } = boundOf(loop.kernel, dtype)
+  if (largestBits === 16) {
+    const [stored] = encoded(loop, node, dtype, step)
+    accumulate(loop, at, i16x8.maxS, v128.and(stored!, v128.splat(0x7fff7fff)))
+  } else
+    for (const group of groupsOf(step)) accumulate(loop, at, i32x4.maxS, f32x4.abs(value(loop, node, group)))
 }
 
-/** Adds 1 in each lane where `mask` is set (-1), and leaves the sums at address `at`. */
-function count(loop: Loop, at: number, mask: Code): void {
-  const sum = newLocal(loop)
-  loop.turn.push(set(sum, i16x8.sub(get(sum), mask)))
-  loop.after.push(v128.store(i32.const(0), get(sum), at))
+/** The masks of a step's two groups as one of eight lanes in the order of the elements. */
+function mask16(loop: Loop, of: (group: number) => Code, step: number): Code {
+  const [first, second] = groupsOf(step).map(of)
+  return loop.split ? blendHalves(first!, second!) : i16x8.narrowI32x4S(first!, second!)
+}
+
+/** Takes `value` into the sum (or what `op` makes) that is left at address `at`; it begins at 0. */
+function accumulate(loop: Loop, at: number, op: (sum: Code, value: Code) => Code, value: Code): void {
+  const sum = loop.sums.get(at) ?? newLocal(loop)
+  if (!loop.sums.has(at)) loop.after.push(v128.store(i32.const(0), get(sum), at))
+  loop.sums.set(at, sum)
+  loop.turn.push(set(sum, op(get(sum), value)))
 }
 
 function is16(dtype: FloatDType): dtype is 'BF16' | 'F16' {

@@ -1,5 +1,5 @@
 import type { FloatDType } from '@polygraft/tensor'
-import { type Code, f32x4, i16x8, i32x4, v128 } from './_wasm.js'
+import { blendHalves, type Code, f32x4, i16x8, i32x4, v128 } from './_wasm.js'
 import { CANONICAL_NAN } from './float-formats.js'
 
 /*
@@ -33,18 +33,26 @@ export function decodeF16(keep: Let, words: Code, group: number): Code {
   return f32x4.mul(f32x4.pmin(n, subnormal), signedScale)
 }
 
+/**
+ * What becomes of NaN: 'canonical'; or 'any', where the caller looks for what is not finite by itself. A NaN that has bits in
+ * its lower half may then come out as a BF16 zero.
+ */
+export type Nan = 'canonical' | 'any'
+
 /** The bits of `value` rounded to BF16, in the upper halves; the lower halves are rubbish. */
-function roundBf16(value: Code): Code {
+function roundBf16(value: Code, nan: Nan): Code {
   const odd = v128.and(i32x4.shrU(value, 16), v128.splat(1))
   const rounded = i32x4.add(i32x4.add(value, v128.splat(0x7fff)), odd)
+  if (nan === 'any') return rounded
   return v128.select(v128.splat(CANONICAL_NAN.BF16 << 16), rounded, f32x4.ne(value, value))
 }
 
 /**
  * `value` rounded to F16, in the lower halves; the upper halves are zero. Adding 2^(e+13), with e the exponent that F16
- * gives the value, leaves its significand, rounded, as an integer at the end (M. Dukhan, the FP16 library).
+ * gives the value, leaves its significand, rounded, as an integer at the end (M. Dukhan, the FP16 library). Where any will do,
+ * NaN becomes infinity.
  */
-function roundF16(keep: Let, value: Code): Code {
+function roundF16(keep: Let, value: Code, nan: Nan): Code {
   const a = keep(i32x4.minS(f32x4.abs(value), v128.splat((127 + 16) << 23))) // 2^16 is stored as infinity
   const exponent = keep(v128.and(i32x4.maxS(a, v128.splat((127 - 14) << 23)), v128.splat(0x7f800000)))
   const magic = keep(i32x4.add(exponent, v128.splat(13 << 23)))
@@ -52,14 +60,14 @@ function roundF16(keep: Let, value: Code): Code {
   const biased = i32x4.sub(i32x4.shrU(exponent, 13), v128.splat((127 - 14) << 10))
   const sign = i32x4.shrU(v128.and(value, v128.splat(SIGN)), 16)
   const rounded = v128.or(i32x4.add(significand, biased), sign)
+  if (nan === 'any') return rounded
   return v128.select(v128.splat(CANONICAL_NAN.F16), rounded, f32x4.ne(value, value))
 }
 
 /** The two groups' values as eight stored words, in the order of the elements. */
-export function pack16(keep: Let, dtype: 'BF16' | 'F16', even: Code, odd: Code): Code {
-  if (dtype === 'BF16')
-    return v128.select(roundBf16(odd), i32x4.shrU(roundBf16(even), 16), v128.splat(HIGH_HALVES))
-  return v128.or(roundF16(keep, even), i32x4.shl(roundF16(keep, odd), 16))
+export function pack16(keep: Let, dtype: 'BF16' | 'F16', even: Code, odd: Code, nan: Nan): Code {
+  if (dtype === 'BF16') return blendHalves(i32x4.shrU(roundBf16(even, nan), 16), roundBf16(odd, nan))
+  return v128.or(roundF16(keep, even, nan), i32x4.shl(roundF16(keep, odd, nan), 16))
 }
 
 /** F32 bits with every NaN canonical. */
@@ -76,8 +84,8 @@ export function canonical16(dtype: 'BF16' | 'F16', words: Code): Code {
 
 /** The value that `value` has after being stored as `dtype`. */
 export function castLanes(keep: Let, dtype: FloatDType, value: Code): Code {
-  if (dtype === 'BF16') return v128.and(roundBf16(value), v128.splat(HIGH_HALVES))
-  if (dtype === 'F16') return decodeF16(keep, keep(roundF16(keep, value)), 0)
+  if (dtype === 'BF16') return v128.and(roundBf16(value, 'canonical'), v128.splat(HIGH_HALVES))
+  if (dtype === 'F16') return decodeF16(keep, keep(roundF16(keep, value, 'canonical')), 0)
   return value
 }
 

@@ -86,6 +86,12 @@ export const v128 = {
   select: simd(0x52),
 }
 
+/** The low halves of a's 32-bit lanes beside the high halves of b's. One instruction, where `select` takes three. */
+export function blendHalves(low: Code, high: Code): Code {
+  const bytes = [0, 1, 2, 3].flatMap((lane) => [4 * lane, 4 * lane + 1, 4 * lane + 18, 4 * lane + 19])
+  return [...low, ...high, 0xfd, 0x0d, ...bytes]
+}
+
 /** Lanes of 32 bits taken from a (0 to 3) and b (4 to 7). */
 export function shuffle32(a: Code, b: Code, lanes: readonly number[]): Code {
   return [...a, ...b, 0xfd, 0x0d, ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => lane * 4 + byte))]
@@ -96,7 +102,9 @@ export const i16x8 = {
   gtS: simd(0x31),
   /** The lanes of a, then of b, saturated to 16 bits. */
   narrowI32x4S: simd(0x85),
+  add: simd(0x8e),
   sub: simd(0x91),
+  maxS: simd(0x98),
 }
 
 export const i32x4 = {

@@ -21,6 +21,8 @@ export {
   type KernelNode,
   type KernelOutput,
   kernelKey,
+  type NonFinite,
+  type OutputCounts,
   type TileKernel,
 } from './kernel.js'
 export { randomMask } from './mask.js'

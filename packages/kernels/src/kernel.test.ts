@@ -50,13 +50,15 @@ describe('buildKernel', () => {
     const kernel = buildKernel(Array<FloatDType>(10).fill('BF16'), outputs)
     const count = (op: string) => kernel.nodes.filter((node) => node.op === op).length
     expect([count('input'), count('sub'), count('equal'), count('graft')]).toEqual([10, 1, 1, 8])
-    expect(kernel.scalars).toEqual([1])
+    expect(kernel.scalars).toEqual([])
   })
 
-  it('keys by structure, not by the values of scalars', () => {
+  it('keys by structure, not by the values of scalars, but for a lambda of 1', () => {
     const of = (lambda: number) => buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(lambda), dtype: 'F32' }])
-    expect(kernelKey(of(0.5))).toBe(kernelKey(of(1)))
+    expect(kernelKey(of(0.5))).toBe(kernelKey(of(0.25)))
     expect(of(0.5).scalars).toEqual([0.5])
+    expect(kernelKey(of(1))).not.toBe(kernelKey(of(0.5)))
+    expect(of(1).scalars).toEqual([])
     const other = buildKernel(['F32', 'F32', 'BF16'], [{ expr: graft(1), dtype: 'F32' }])
     expect(kernelKey(other)).not.toBe(kernelKey(of(1)))
   })
@@ -196,12 +198,14 @@ describe.each([
     const base = [0.3, 0, -0, Number.POSITIVE_INFINITY, 0.1, 1, 1e-6, 1, Number.NaN, Number.NEGATIVE_INFINITY]
     const post = [0.3, -0, 0, Number.POSITIVE_INFINITY, 0.7, 2, 2e-6, 2, Number.NaN, Number.NEGATIVE_INFINITY]
     const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(1), dtype: 'BF16' }])
-    const { results, counts } = evaluate(create(kernel, 10)!, kernel.inputs, ['BF16'], [cpt, base, post], [1])
+    const { results, counts } = evaluate(create(kernel, 10)!, kernel.inputs, ['BF16'], [cpt, base, post], [])
     const [b01, b07] = [0.10009765625, 0.69921875]
     expect(results).toEqual([[5, -0, -0, Number.POSITIVE_INFINITY, b07, 4, 1, Number.NaN, Number.NaN, 7]])
     expect(b01).toBeGreaterThan(0.1)
-    expect(counts).toEqual({ changed: 5, swallowed: 2, outputs: [{ changed: 5, swallowed: 2 }] })
-    const half = evaluate(create(kernel, 10)!, kernel.inputs, ['BF16'], [cpt, base, post], [0.5])
+    const nonFinite = { fromInputs: 3, made: 0 }
+    expect(counts).toEqual({ changed: 5, swallowed: 2, outputs: [{ changed: 5, swallowed: 2, nonFinite }] })
+    const byHalf = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(0.5), dtype: 'BF16' }])
+    const half = evaluate(create(byHalf, 10)!, kernel.inputs, ['BF16'], [cpt, base, post], byHalf.scalars)
     expect(half.results[0]!.slice(4, 6)).toEqual([0.400390625, 3.5])
   })
 
@@ -214,6 +218,29 @@ describe.each([
     const lambda = f32(0.7)
     const expected = values[0]!.map((c, i) => f32(c + f32(lambda * f32(values[2]![i]! - values[1]![i]!))))
     expect(results).toEqual([expected])
+  })
+
+  it('counts what is not finite, by whether an input was not', () => {
+    const exprs: KernelExpr[] = [
+      { op: 'add', args: [input(0), input(1)] },
+      { op: 'sub', args: [input(0), input(0)] },
+      { op: 'scale', by: 2, arg: input(1) },
+    ]
+    const dtypes = ['F16', 'F32', 'BF16'] as const
+    const kernel = buildKernel(
+      ['F32', 'BF16'],
+      exprs.map((expr, i) => ({ expr, dtype: dtypes[i]! })),
+    )
+    for (const count of [5, 37, 20_000]) {
+      const x = Array.from({ length: count }, (_, i) => (i === 1 || i === count - 1 ? Number.NaN : 40_000))
+      const y = Array.from({ length: count }, (_, i) => (i === 2 || i === count - 2 ? 40_000 : 1))
+      const { counts } = evaluate(create(kernel, count)!, kernel.inputs, dtypes, [x, y], kernel.scalars)
+      expect(counts.outputs).toEqual([
+        { changed: 0, swallowed: 0, nonFinite: { fromInputs: 2, made: 2 } },
+        { changed: 0, swallowed: 0, nonFinite: { fromInputs: 2, made: 0 } },
+        { changed: 0, swallowed: 0 },
+      ])
+    }
   })
 
   it('counts each output for itself, and only grafts', () => {
@@ -249,7 +276,7 @@ describe.each([
   })
 
   it('refuses more elements than the tile holds, and missing scalars', () => {
-    const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(1), dtype: 'F32' }])
+    const kernel = buildKernel(['F32', 'F32', 'F32'], [{ expr: graft(0.5), dtype: 'F32' }])
     const tile = create(kernel, 4)!
     expect(() => tile.run(5, [1])).toThrow(/0 to 4/)
     expect(() => tile.run(4, [])).toThrow(/Scalars are missing/)

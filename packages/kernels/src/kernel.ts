@@ -68,7 +68,8 @@ export type KernelNode =
       readonly post: number
       readonly delta: number
       readonly same: number
-      readonly scalar: number
+      /** Absent where lambda is 1: then cpt == base gives post, and nothing is multiplied. */
+      readonly scalar?: number
     }
 
 /**
@@ -80,7 +81,10 @@ export interface Kernel {
   readonly inputs: readonly FloatDType[]
   readonly nodes: readonly KernelNode[]
   readonly outputs: readonly { readonly node: number; readonly dtype: FloatDType }[]
-  /** `by`, `lambda`, `guard`, `threshold` and `weights` as built. Not part of the structure: a kernel runs with any others as well. */
+  /**
+   * `by`, `lambda` but for 1, `guard`, `threshold` and `weights` as built. Not part of the structure: a kernel runs with any others as
+   * well.
+   */
   readonly scalars: readonly number[]
   /** `tieEnd` as built: indices of elements, counted as the expression's own are. Not part of the structure either. */
   readonly ends: readonly number[]
@@ -100,9 +104,23 @@ export interface GraftCounts {
   readonly swallowed: number
 }
 
-/** The sums over the outputs, and each output's share (zero where the output is not a `graft` itself). */
+/** Elements of an output that are NaN or infinite. */
+export interface NonFinite {
+  /** An element of that index of an input that it is computed from is so too. */
+  readonly fromInputs: number
+  /** Arithmetic on finite elements made it, or rounding to the output's dtype did. */
+  readonly made: number
+}
+
+/** What is counted of one output: changed and swallowed are zero where it is not a `graft` itself. */
+export interface OutputCounts extends GraftCounts {
+  /** Absent where all elements are finite. */
+  readonly nonFinite?: NonFinite
+}
+
+/** The sums over the outputs, and each output's share. */
 export interface KernelCounts extends GraftCounts {
-  readonly outputs: readonly GraftCounts[]
+  readonly outputs: readonly OutputCounts[]
 }
 
 /** A kernel with buffers for one tile. Not reentrant; another thread makes its own. */
@@ -189,7 +207,8 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         const delta = node({ op: 'sub', a: post, b: base })
         const same = node({ op: 'equal', a: post, b: base })
         const frozen = expr.frozen ? visit(expr.frozen) : base
-        return node({ op: 'graft', cpt, base: frozen, post, delta, same, scalar: scalar(expr.lambda) })
+        const by = expr.lambda === 1 ? {} : { scalar: scalar(expr.lambda) }
+        return node({ op: 'graft', cpt, base: frozen, post, delta, same, ...by })
       }
       case 'select':
         return node({ op: 'select', mask: visit(expr.mask), a: visit(expr.on), b: visit(expr.off) })
@@ -246,7 +265,7 @@ export function checkRun(
 }
 
 /** Sums the counts of the outputs. */
-export function sumCounts(outputs: readonly GraftCounts[]): KernelCounts {
+export function sumCounts(outputs: readonly OutputCounts[]): KernelCounts {
   const changed = outputs.reduce((sum, output) => sum + output.changed, 0)
   const swallowed = outputs.reduce((sum, output) => sum + output.swallowed, 0)
   return { changed, swallowed, outputs }

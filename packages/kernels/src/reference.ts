@@ -1,9 +1,10 @@
 import { byteSize } from '@polygraft/tensor'
+import { addNonFinite, createCounts, type OutputSums } from './_counts.js'
+import { countNonFinite } from './_non-finite.js'
 import { decode, encode, type FloatArray, roundTo } from './float-formats.js'
 import {
   checkRun,
   type Election,
-  type GraftCounts,
   type Kernel,
   type KernelNode,
   operandsOf,
@@ -31,7 +32,7 @@ export function referenceKernel(kernel: Kernel, maxElements: number): TileKernel
     outputs,
     run(count, scalars, ends = []) {
       checkRun(kernel, maxElements, count, scalars, ends)
-      const counts = kernel.outputs.map(() => ({ changed: 0, swallowed: 0 }))
+      const counts = kernel.outputs.map(createCounts)
       for (let begin = 0; begin < count; begin += BLOCK) {
         const end = Math.min(begin + BLOCK, count)
         for (const plan of plans) {
@@ -47,6 +48,8 @@ export function referenceKernel(kernel: Kernel, maxElements: number): TileKernel
             store(kernel, plan, i, stored(kernel.outputs[i]!.dtype, outputs[i]!, begin, end), counts[i]!)
         }
       }
+      for (const [i, sums] of counts.entries())
+        addNonFinite(sums, countNonFinite(kernel, i, inputs, outputs[i]!, 0, count))
       return sumCounts(counts)
     },
   }
@@ -114,7 +117,8 @@ function compute(
   else if (node.op === 'elect') {
     const args = node.args.map((arg) => values[arg]!)
     electInto(out, args, values[node.sum]!, { ...node, mode, scalar })
-  } else if (node.op === 'graft') graftInto(out, node, values, scalar(node.scalar))
+  } else if (node.op === 'graft')
+    graftInto(out, node, values, node.scalar === undefined ? 1 : scalar(node.scalar))
   else foldInto(out, node.op, values[node.a]!, values[node.b]!)
 }
 
@@ -193,18 +197,12 @@ function graftInto(
   for (let i = 0; i < out.length; i++) out[i] = lambda * delta[i]!
   for (let i = 0; i < out.length; i++) {
     if (same[i] === 1) out[i] = cpt[i]!
-    else if (lambda === 1 && cpt[i] === base[i]) out[i] = post[i]!
+    else if (node.scalar === undefined && cpt[i] === base[i]) out[i] = post[i]!
     else out[i] = cpt[i]! + out[i]!
   }
 }
 
-function store(
-  kernel: Kernel,
-  plan: Plan,
-  output: number,
-  bytes: Uint8Array,
-  counts: { -readonly [K in keyof GraftCounts]: number },
-): void {
+function store(kernel: Kernel, plan: Plan, output: number, bytes: Uint8Array, counts: OutputSums): void {
   const { node: index, dtype } = kernel.outputs[output]!
   const width = byteSize(dtype, 1)
   const count = bytes.length / width

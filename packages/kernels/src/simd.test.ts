@@ -92,8 +92,11 @@ const kernelArbitrary: fc.Arbitrary<Kernel> = fc
     return fc.array(output, { minLength: 1, maxLength: 3 }).map((outputs) => buildKernel(inputs, outputs))
   })
 
-/** Random bits, but often special values, and often what the input before has there. */
-function fill(kernel: Kernel, inputs: readonly Uint8Array[], seed: number): void {
+/** Of all bits of a finite element, those that leave it finite and far from overflow: half its exponents, zeros, subnormals. */
+const TAME = { F32: 0xbfffffff, F16: 0xbfff, BF16: 0xbfff }
+
+/** Random bits, but often special values, and often what the input before has there; all `tame` or any. */
+function fill(kernel: Kernel, inputs: readonly Uint8Array[], seed: number, isTame = false): void {
   let state = seed | 0
   const random = () => {
     state = (Math.imul(state, 1664525) + 1013904223) | 0
@@ -110,6 +113,7 @@ function fill(kernel: Kernel, inputs: readonly Uint8Array[], seed: number): void
       if (kind === 0 && before) words[k] = before[k]!
       else if (kind < 3) words[k] = special[random() % special.length]! + (random() & 256 ? sign : 0)
       else words[k] = random() >>> (dtype === 'F32' ? 0 : 16)
+      if (isTame) words[k]! &= TAME[dtype as Narrow]
     }
   }
 }
@@ -140,10 +144,12 @@ describe('SIMD and reference', () => {
       kernelArbitrary,
       fc.integer(),
       fc.integer({ min: 1, max: 70 }),
-      (kernel, seed, count) => {
-        expect(WebAssembly.validate(generate(kernel))).toBe(true)
+      fc.boolean(),
+      (kernel, seed, count, isTame) => {
+        for (const mode of ['exact', 'finite'] as const)
+          expect(WebAssembly.validate(generate(kernel, mode))).toBe(true)
         const reference = referenceKernel(kernel, 70)
-        fill(kernel, reference.inputs, seed)
+        fill(kernel, reference.inputs, seed, isTame)
         expectEqual(kernel, reference, simdKernel(kernel, 70)!, count)
       },
     )
@@ -178,9 +184,11 @@ describe('SIMD and reference', () => {
         [i, j, k],
         exprs.map((expr) => ({ expr, dtype: out })),
       )
-      const reference = referenceKernel(kernel, 1001)
-      fill(kernel, reference.inputs, 7)
-      expectEqual(kernel, reference, simdKernel(kernel, 1001)!, 1001)
+      const [reference, simd] = [referenceKernel(kernel, 1001), simdKernel(kernel, 1001)!]
+      for (const isTame of [false, true]) {
+        fill(kernel, reference.inputs, 7, isTame)
+        expectEqual(kernel, reference, simd, 1001)
+      }
     }
   })
 
@@ -209,6 +217,11 @@ describe('SIMD and reference', () => {
           words.set(words.map(makers[i]!))
         }
         expectEqual(kernel, reference, simd, 0x10000)
+        for (const bytes of reference.inputs) {
+          const words = wordsOf(dtype, bytes)
+          words.set(words.map((word) => word & TAME[dtype]))
+        }
+        expectEqual(kernel, reference, simd, 0x10000)
       }
     }
   })
@@ -220,9 +233,11 @@ describe('SIMD and reference', () => {
         dtype,
       }))
       const kernel = buildKernel(Array<FloatDType>(8).fill(dtype), outputs)
-      const reference = referenceKernel(kernel, 999)
-      fill(kernel, reference.inputs, 3)
-      expectEqual(kernel, reference, simdKernel(kernel, 999)!, 999)
+      const [reference, simd] = [referenceKernel(kernel, 999), simdKernel(kernel, 999)!]
+      for (const isTame of [false, true]) {
+        fill(kernel, reference.inputs, 3, isTame)
+        expectEqual(kernel, reference, simd, 999)
+      }
     }
   })
 

@@ -1,5 +1,7 @@
 import { byteSize } from '@polygraft/tensor'
-import { generate, layoutOf, MAX_TURNS, STEP } from './_codegen.js'
+import { generate, layoutOf, MAX_STEPS, type Mode, STEP, stepsPerTurn } from './_codegen.js'
+import { addCounts, addNonFinite, createCounts, type OutputSums } from './_counts.js'
+import { countNonFinite } from './_non-finite.js'
 import { createMemory, instantiate, simdAvailable } from './_wasm-run.js'
 import { checkRun, type Kernel, kernelKey, sumCounts, type TileKernel } from './kernel.js'
 import { referenceKernel } from './reference.js'
@@ -26,44 +28,72 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
   }
   const memory = createMemory(end)
   if (!memory) return undefined
-  const run = instantiate(kernelKey(kernel), () => generate(kernel), memory)
-  const views = dtypes.map(
-    (dtype, i) => new Uint8Array(memory.buffer, bases[i], byteSize(dtype, maxElements)),
-  )
+  const { buffer } = memory
+  const loops = new Map<Mode, (...args: number[]) => void>()
+  const loopOf = (mode: Mode) => {
+    const key = `${mode} ${kernelKey(kernel)}`
+    const loop = loops.get(mode) ?? instantiate(key, () => generate(kernel, mode), memory)
+    loops.set(mode, loop)
+    return loop
+  }
+  const views = dtypes.map((dtype, i) => new Uint8Array(buffer, bases[i], byteSize(dtype, maxElements)))
+  const inputs = views.slice(0, kernel.inputs.length)
+  const outputs = views.slice(kernel.inputs.length)
+  const storedScalars = new Float32Array(buffer, 0, kernel.scalars.length)
+  const storedEnds = new Int32Array(buffer, kernel.scalars.length * 4, kernel.ends.length)
+  const wholeTurn = STEP * stepsPerTurn(kernel, 'finite')
 
-  const storedEnds = new Int32Array(memory.buffer, kernel.scalars.length * 4, kernel.ends.length)
-
-  /** `turns` turns from element `begin` on. */
-  function runFrom(begin: number, turns: number, ends: ArrayLike<number>): void {
+  /** Elements [begin, end): whole steps, or a part of one. Adds to `counts`, and says whether all that was looked at is finite. */
+  function runOver(
+    mode: Mode,
+    begin: number,
+    end: number,
+    ends: ArrayLike<number>,
+    counts: readonly OutputSums[],
+  ): boolean {
+    const elements = end - begin
+    const steps = Math.ceil(elements / STEP) // the lanes beyond `end` hold anything, and are not counted
     for (let i = 0; i < storedEnds.length; i++)
-      storedEnds[i] = 2 * Math.max(0, Math.min(turns * STEP, ends[i]! - begin))
-    run(turns, ...dtypes.map((dtype, i) => bases[i]! + byteSize(dtype, begin)))
+      storedEnds[i] = 2 * Math.max(0, Math.min(steps * STEP, ends[i]! - begin))
+    loopOf(mode)(steps, ...dtypes.map((dtype, i) => bases[i]! + byteSize(dtype, begin)))
+    for (const [i, { counters }] of layout.outputs.entries()) {
+      if (counters === undefined) continue
+      const lanes = Math.min(STEP, elements)
+      const same = sumLanes(buffer, counters, lanes)
+      counts[i]!.changed += elements - same
+      counts[i]!.swallowed += sumLanes(buffer, counters + 16, lanes) - same
+    }
+    return layout.outputs.every(({ largest, largestBits, notFinite }) => {
+      const lanes =
+        largestBits === 16 ? new Uint16Array(buffer, largest, 8) : new Uint32Array(buffer, largest, 4)
+      return lanes.every((lane) => lane < notFinite)
+    })
   }
 
   return {
-    inputs: views.slice(0, kernel.inputs.length),
-    outputs: views.slice(kernel.inputs.length),
+    inputs,
+    outputs,
     run(count, scalars, ends = []) {
       checkRun(kernel, maxElements, count, scalars, ends)
-      const stored = new Float32Array(memory.buffer, 0, kernel.scalars.length)
-      for (let i = 0; i < stored.length; i++) stored[i] = scalars[i]!
-      const counts = layout.counters.map(() => ({ changed: 0, swallowed: 0 }))
-      const add = (elements: number, lanes: number) => {
-        for (const [i, at] of layout.counters.entries()) {
-          if (at === undefined) continue
-          counts[i]!.changed += elements - sumLanes(memory.buffer, at, lanes)
-          counts[i]!.swallowed += sumLanes(memory.buffer, at + 16, lanes)
-        }
+      for (let i = 0; i < storedScalars.length; i++) storedScalars[i] = scalars[i]!
+      const counts = kernel.outputs.map(createCounts)
+      /** Where something may not be finite: counted one by one. */
+      const look = (begin: number, end: number) => {
+        for (const [i, sums] of counts.entries())
+          addNonFinite(sums, countNonFinite(kernel, i, inputs, outputs[i]!, begin, end))
       }
-      const whole = count - (count % STEP)
-      for (let begin = 0; begin < whole; begin += MAX_TURNS * STEP) {
-        const turns = Math.min(MAX_TURNS, (whole - begin) / STEP)
-        runFrom(begin, turns, ends)
-        add(turns * STEP, STEP)
-      }
-      if (whole < count) {
-        runFrom(whole, 1, ends) // a whole turn: the lanes beyond `count` hold anything, and are not counted
-        add(count - whole, count - whole)
+      for (let begin = 0; begin < count; begin += MAX_STEPS * STEP) {
+        const end = Math.min(count, begin + MAX_STEPS * STEP)
+        const whole = end - ((end - begin) % wholeTurn)
+        const attempt = kernel.outputs.map(createCounts)
+        const areFinite = whole === begin || runOver('finite', begin, whole, ends, attempt)
+        if (areFinite) for (const [i, sums] of counts.entries()) addCounts(sums, attempt[i]!)
+        const wholeSteps = end - ((end - begin) % STEP)
+        for (const [from, to] of [
+          [areFinite ? whole : begin, wholeSteps],
+          [wholeSteps, end],
+        ] as const)
+          if (from < to && !runOver('exact', from, to, ends, counts)) look(from, to)
       }
       return sumCounts(counts)
     },
