@@ -125,6 +125,17 @@ describe('evaluate', () => {
       },
       [4, 4, -1, -6, 4.5, 5.75],
     ],
+    [
+      'lowrank',
+      { op: 'lowrank', up: a, down: b, rows: 3, rank: 2, width: 3 },
+      // [1 2; 3 4; 5 6] x [0.5 0.25 -1; 0 2 8]
+      [0.5, 4.25, 15, 1.5, 8.75, 29, 2.5, 13.25, 43],
+    ],
+    [
+      'lowrank, transposed',
+      { op: 'lowrank', up: w, down: a, rows: 2, rank: 1, width: 6, transposed: true },
+      [2, -4, 4, -8, 6, -12, 8, -16, 10, -20, 12, -24],
+    ],
     ['literal', { op: 'add', args: [literal(Float32Array.of(1, 2, 3, 4, 5, 6)), a] }, [2, 4, 6, 8, 10, 12]],
   ]
   it.each(cases)('%s', async (_, expr, expected) => {
@@ -178,6 +189,8 @@ describe('evaluate', () => {
     await expect(valuesOf(columns, [3, 2])).rejects.toThrow('columns-out-of-range')
     const spread: Expr = { op: 'spread', arg: w, count: 3, each: 1, times: 2 }
     await expect(valuesOf(spread, [3, 2])).rejects.toThrow('shape-mismatch')
+    const lowrank: Expr = { op: 'lowrank', up: a, down: w, rows: 3, rank: 2, width: 2 }
+    await expect(valuesOf(lowrank, [3, 2])).rejects.toThrow(/down.*has another size/)
   })
 })
 
@@ -256,6 +269,24 @@ const exprs = fc.letrec<{ expr: Expr }>((tie) => ({
       dtype: fc.constantFrom('F16' as const, 'BF16' as const),
       arg: tie('expr'),
     }),
+    fc
+      .tuple(tie('expr'), tie('expr'), fc.integer({ min: 1, max: 4 }), fc.boolean())
+      .map(([up, down, rank, transposed]): Expr => {
+        const [m, n] = transposed ? [width, rows] : [rows, width]
+        const factor = (arg: Expr, count: number): Expr => {
+          const all: Expr = { op: 'concat', args: [arg, arg], sizes: [rows * width, rows * width] }
+          return { op: 'rows', arg: all, width: 1, runs: [[1, count]] }
+        }
+        return {
+          op: 'lowrank',
+          up: factor(up, m * rank),
+          down: factor(down, rank * n),
+          rows: m,
+          rank,
+          width: n,
+          transposed,
+        }
+      }),
     fc.record({
       op: fc.constant('ratio' as const),
       num: tie('expr'),

@@ -12,6 +12,7 @@ import {
 } from '@polygraft/tensor'
 import { type KernelPool, type Kernels, kernelPool } from './_kernel-pool.js'
 import { columnCuts, fillLiteral, fillMask, fillRandom, rowCuts, spreadCuts } from './_leaves.js'
+import { type LowRankFiller, lowRankFiller } from './_low-rank.js'
 import { storedDType } from './validate.js'
 
 /** Bytes [begin, begin + out.length) of `bytes`, wanted in `out`. */
@@ -74,6 +75,7 @@ export function createEvaluator(
   const compiled = new WeakMap<Expr, Map<FloatDType, Compiled>>()
   const compiledGroups = new WeakMap<readonly Tensor[], Compiled>()
   const scratch = new Uint8Array(maxElements * 8)
+  let products: LowRankFiller<ReadRequest> | undefined
   let spread: { expr?: Expr; dtype?: DType; bytes: Uint8Array } = { bytes: new Uint8Array(0) }
 
   function* fill(
@@ -117,6 +119,9 @@ export function createEvaluator(
         return
       case 'spread':
         return yield* fillSpread(expr, dtype, begin, count, out)
+      case 'lowrank':
+        products ??= lowRankFiller(fill, maxElements, kernels)
+        return yield* products.fill(expr, dtype as FloatDType, begin, count, out)
       case 'random':
         return fillRandom(expr, dtype as FloatDType, begin, count, out)
       case 'mask':
@@ -315,6 +320,7 @@ const LEAVES: ReadonlySet<Expr['op']> = new Set([
   'columns',
   'spread',
   'concat',
+  'lowrank',
   'random',
   'mask',
   'literal',

@@ -12,6 +12,7 @@ import {
   throwIfAny,
 } from '@polygraft/tensor'
 import { layoutShards, type ShardLayout } from '@polygraft/tensor-io'
+import { residentBytes } from './_resident.js'
 import { MAX_TILE_BYTES, MIN_TILE_BYTES, planTasks, type TaskList } from './tasks.js'
 import { storedDType, tensorProblems } from './validate.js'
 
@@ -121,11 +122,13 @@ function tileBudget(
 function fixedBytes({ sources, tensors }: Pick<Checkpoint, 'tensors' | 'sources'>, threads: number): number {
   const stored = [...sources.values()].reduce((sum, source) => sum + source.tensors.size, 0)
   const described = stored + tensors.size
-  const here = RUNTIME_BYTES + TENSOR_BYTES * described
-  return here + (threads > 0 ? threads * (THREAD_BYTES + TENSOR_THREAD_BYTES * described) : AWAITED_BYTES)
+  const resident = residentBytes(tensors)
+  const here = RUNTIME_BYTES + TENSOR_BYTES * described + resident.once
+  const thread = THREAD_BYTES + TENSOR_THREAD_BYTES * described + resident.eachThread
+  return here + (threads > 0 ? threads * thread : AWAITED_BYTES + resident.eachThread)
 }
 
-/** Bytes that a group of tensors reads; a tensor that occurs twice in elementwise arithmetic is read once. */
+/** Bytes that a group of tensors reads; a tensor that occurs twice in elementwise arithmetic is read once, and so are the factors of products: tiles of one tensor share them. */
 function bytesReadBy(group: readonly Tensor[], sources: ReadonlyMap<SourceId, Source>): number {
   const seen = new Set<string>()
   const visit = (e: Expr, n: number): number => {
@@ -138,6 +141,7 @@ function bytesReadBy(group: readonly Tensor[], sources: ReadonlyMap<SourceId, So
     if (e.op === 'concat') return e.args.reduce((sum, arg, i) => sum + alone(arg, e.sizes[i]!), 0)
     if (e.op === 'rows' || e.op === 'columns') return alone(e.arg, n)
     if (e.op === 'spread') return alone(e.arg, e.count)
+    if (e.op === 'lowrank') return alone(e.up, e.rows * e.rank) + alone(e.down, e.rank * e.width)
     return operands(e).reduce((sum, operand) => sum + visit(operand, n), 0)
   }
   const alone = (expr: Expr, elements: number) =>

@@ -85,6 +85,8 @@ function bytesPerElement(group: readonly Tensor[], sources: Checkpoint['sources'
     if (seen.has(key)) return 0
     seen.add(key)
     const stored = storedDType(expr, sources)
+    // Its operands come in blocks of fixed size, and what it fills is made in a buffer of its own.
+    if (expr.op === 'lowrank') return 8
     const gathers = GATHERS.has(expr.op)
     const own = isRoot ? 0 : stored ? byteSize(stored, 64) / 64 : gathers || expr.op === 'random' ? 8 : 4
     return own + operands(expr).reduce((sum, operand) => sum + visit(operand, false), 0)

@@ -92,6 +92,23 @@ export function tensorProblems(name: string, tensor: Tensor, sources: Sources): 
           )
         return expr.count * expr.each * expr.times
       }
+      case 'lowrank': {
+        const { rows, rank, width } = expr
+        for (const [name, factor, expected] of [
+          ['up', expr.up, rows * rank],
+          ['down', expr.down, rank * width],
+        ] as const) {
+          const size = elementsOf(factor)
+          if (size !== undefined && size !== expected)
+            report(
+              'shape-mismatch',
+              `A factor (${name}) has another size than declared`,
+              `${expected}`,
+              `${size}`,
+            )
+        }
+        return rows * width
+      }
       default: {
         const sizes = operands(expr)
           .map(elementsOf)

@@ -103,6 +103,20 @@ export type Expr =
     }
   /** The arguments' elements one after the other; `sizes[i]` is the number of elements of `args[i]`. */
   | { readonly op: 'concat'; readonly args: readonly Expr[]; readonly sizes: readonly number[] }
+  /**
+   * The matrix product `up` [rows, rank] x `down` [rank, width], as LoRA's B A (arXiv:2106.09685): element (o, i) is the left
+   * fold over k, from +0, of up[o, k] * down[k, i]; beyond a rank of 256 each 256 k are folded apart, and these sums are folded.
+   * With `transposed` the product's transpose [width, rows], for layers that store their weight as [in, out].
+   */
+  | {
+      readonly op: 'lowrank'
+      readonly up: Expr
+      readonly down: Expr
+      readonly rows: number
+      readonly rank: number
+      readonly width: number
+      readonly transposed?: boolean
+    }
   /** Values known when the expression is built: little-endian F32, base64. */
   | { readonly op: 'literal'; readonly f32: string }
 
@@ -138,6 +152,8 @@ export function operands(expr: Expr): readonly Expr[] {
       return [expr.num, expr.den]
     case 'keep':
       return expr.by ? [expr.arg, expr.by] : [expr.arg]
+    case 'lowrank':
+      return [expr.up, expr.down]
     default:
       return [expr.arg]
   }
