@@ -8,6 +8,7 @@ export const LAYERS: Readonly<Record<string, number>> = {
   engine: 2,
   delta: 2,
   routing: 2,
+  experts: 2,
   upcycle: 3,
   graft: 3,
   model: 3,

@@ -13,7 +13,7 @@ import {
   type Vocabulary,
   vocabularyRows,
 } from '@polygraft/delta'
-import type { Checkpoint, Expr, Problem, RowRuns, StateDict } from '@polygraft/tensor'
+import type { Checkpoint, DType, Expr, JsonObject, Problem, RowRuns, StateDict } from '@polygraft/tensor'
 import type { GraftOptions } from './options.js'
 
 /** A dense tensor's delta: post - base, or where `base` is undefined, `post` holding the difference already. */
@@ -23,11 +23,15 @@ export interface TensorDelta {
   readonly base: Expr | undefined
   /** Differs from `shape` only in the rows of vocabulary tensors. */
   readonly baseShape: readonly number[]
+  /** Of the stored tensors. */
+  readonly dtypes: readonly DType[]
 }
 
 /** The dense side of a graft, whichever way it was given. */
 export interface DenseDelta {
   readonly family: Family
+  /** Of the base, or of the stored delta. */
+  readonly config: JsonObject
   /** The checkpoint whose tokenizer and generation settings the output takes: post, or the stored delta. */
   readonly carrier: Checkpoint
   readonly checkpoints: readonly Checkpoint[]
@@ -42,6 +46,7 @@ export function denseDelta(options: GraftOptions): DenseDelta {
     const { delta } = options
     return {
       family: familyOf(delta.config),
+      config: delta.config,
       carrier: delta,
       checkpoints: [delta],
       tied: isTied(delta),
@@ -51,6 +56,7 @@ export function denseDelta(options: GraftOptions): DenseDelta {
   const { base, post } = options
   return {
     family: familyOf(base.config),
+    config: base.config,
     carrier: post,
     checkpoints: [base, post],
     tied: isTied(base) && isTied(post),
@@ -74,19 +80,24 @@ function tensorDeltas(
       post: storedExpr(tensor, post),
       base: from && storedExpr(from, base!),
       baseShape: from?.shape ?? tensor.shape,
+      dtypes: [tensor.dtype, ...(from ? [from.dtype] : [])],
     })
   }
   return deltas
 }
 
+/** A delta as an expression: post and base, or the difference as post; and what base is in cpt, where rounding changes it. */
+export interface ExprDelta {
+  readonly post: Expr
+  readonly base: Expr | undefined
+  readonly frozen?: Expr | undefined
+}
+
 /** cpt + lambda * delta; `cpt` itself where lambda is 0. */
-export function graftExpr(
-  cpt: Expr,
-  { base, post }: Pick<TensorDelta, 'base' | 'post'>,
-  lambda: number,
-): Expr {
+export function graftExpr(cpt: Expr, { base, post, frozen }: ExprDelta, lambda: number): Expr {
   if (lambda === 0) return cpt
-  return base ? { op: 'graft', cpt, base, post, lambda } : addDelta(cpt, post, lambda)
+  if (!base) return addDelta(cpt, post, lambda)
+  return { op: 'graft', cpt, base, post, lambda, ...(frozen ? { frozen } : {}) }
 }
 
 /** The same for a vocabulary tensor [cptRows, width], row by row as `runs` says. */

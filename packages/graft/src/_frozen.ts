@@ -1,8 +1,9 @@
-import { effectiveTensors } from '@polygraft/delta'
 import { type Checkpoint, DTYPE_BITS, type Tensor } from '@polygraft/tensor'
+import type { TensorDelta } from './_dense-delta.js'
+import { joined, type PieceDelta } from './_piece-deltas.js'
 import type { Step } from './_plan.js'
 import { readTile, type Tile } from './_tiles.js'
-import type { GraftOptions, PairSource } from './options.js'
+import type { GraftOptions } from './options.js'
 import { type Check, checkOf } from './verify-report.js'
 
 interface Count {
@@ -16,28 +17,32 @@ interface Count {
 
 /** Counts, tile by tile, where cpt is still base and whether the output is post there. */
 export interface FrozenTally {
-  add(step: Step, want: Tensor, tile: Tile, found: Uint8Array): Promise<void>
+  add(step: Step, pieces: readonly PieceDelta[], want: Tensor, tile: Tile, found: Uint8Array): Promise<void>
   check(): Check
 }
 
 /** A tally for tensors of lambda 1 whose rows were not moved and which have one dtype throughout; others are left out. */
 export function createFrozenTally(
-  { base, post }: PairSource,
+  deltas: ReadonlyMap<string, TensorDelta>,
   settings: GraftOptions,
   sources: Checkpoint['sources'],
 ): FrozenTally {
-  const [before, after] = [effectiveTensors(base, true), effectiveTensors(post, true)]
   const counts = new Map<string, Count>()
 
   return {
-    async add(step, want, tile, found) {
-      const pair = [before.get(step.dense ?? ''), after.get(step.dense ?? '')]
-      const comparable = [step.cpt, ...pair].every((each) => each && isAlike(each, want))
-      if (!comparable || step.lambda !== 1 || 'delta' in settings) return
-      const bytes = [step.cpt, pair[0]!, pair[1]!].map((tensor) => readTile(tensor, sources, tile))
-      const [c, b, i] = (await Promise.all(bytes)) as [Uint8Array, Uint8Array, Uint8Array]
+    async add(step, pieces, want, tile, found) {
+      const { cpt } = step
+      const dtypes = step.pieces.flatMap(({ dense }) => deltas.get(dense)?.dtypes ?? [])
+      const isAlike = cpt.dtype === want.dtype && `${cpt.shape}` === `${want.shape}`
+      const isWhole = pieces.length > 0 && pieces.every(({ lambda }) => lambda === 1)
+      if (!isAlike || !isWhole || dtypes.some((each) => each !== want.dtype) || 'delta' in settings) return
+      const { base, post, frozen } = joined(pieces)
+      const stored = [cpt.expr, frozen ?? base!, post].map((expr) =>
+        readTile({ ...want, expr }, sources, tile),
+      )
+      const [c, b, i] = (await Promise.all(stored)) as [Uint8Array, Uint8Array, Uint8Array]
       const count = counts.get(step.name) ?? {
-        isExpert0: step.role.expert === 0,
+        isExpert0: step.pieces.every(({ copy }) => copy === 0),
         elements: 0,
         frozen: 0,
         wrong: 0,
@@ -54,10 +59,6 @@ const NOT_CLAIMED: Check = {
   name: 'frozen',
   ok: true,
   detail: 'not claimed: a stored delta does not know where cpt equals its base',
-}
-
-function isAlike(a: Tensor, b: Tensor): boolean {
-  return a.dtype === b.dtype && `${a.shape}` === `${b.shape}`
 }
 
 /** Elements of `width` bytes each. */

@@ -1,5 +1,6 @@
 import { readDeltaStep } from '@polygraft/delta'
 import type { Checkpoint, JsonObject, JsonValue, Problem } from '@polygraft/tensor'
+import { withOrigin } from './_expansion.js'
 import type { GraftOptions } from './options.js'
 
 /**
@@ -27,10 +28,11 @@ export function originProblems(cpt: Checkpoint, options: GraftOptions): Problem[
  * What may be meant, and may surprise: base is not the checkpoint that cpt was upcycled from. It is another one rightly where
  * that had grown a vocabulary or changed its dtype before.
  */
-export function graftWarnings(cpt: Checkpoint, options: GraftOptions): Problem[] {
-  const [base, given] = [recordedBase(cpt), inputsOf(options)]
-  if ('delta' in options || !differ(base, given.base) || same(base, given.post)) return []
-  return [otherBase('base-mismatch', base!, given)]
+export function graftWarnings(given: Checkpoint, options: GraftOptions): Problem[] {
+  const cpt = withOrigin(given, options)
+  const [base, inputs] = [recordedBase(cpt), inputsOf(options)]
+  if ('delta' in options || !differ(base, inputs.base) || same(base, inputs.post)) return []
+  return [otherBase('base-mismatch', base!, inputs)]
 }
 
 /** Checkpoints that hold a difference are no models. */

@@ -1,6 +1,6 @@
 import { evaluate } from '@polygraft/engine'
 import { type Checkpoint, type Expr, type FloatDType, isFloat, numel, type Tensor } from '@polygraft/tensor'
-import { graftExpr, type TensorDelta } from './_dense-delta.js'
+import { addedExpr, graftPieces, joined, type PieceDelta, reversed } from './_piece-deltas.js'
 import type { Step } from './_plan.js'
 
 const SAMPLES = 4096
@@ -25,33 +25,25 @@ export interface UngraftCount {
  */
 export async function countUngraft(
   output: Tensor,
-  { cpt, lambda }: Step,
-  delta: TensorDelta | undefined,
+  { cpt }: Step,
+  deltas: readonly PieceDelta[],
   sources: Checkpoint['sources'],
 ): Promise<UngraftCount> {
   const { dtype } = output
-  if (!delta || !isFloat(dtype)) return { samples: 0, wrong: 0 }
-  const { base, post } = delta
-  const swapped = base
-    ? graftExpr(output.expr, { base: post, post: base }, lambda)
-    : graftExpr(output.expr, delta, -lambda)
-  const difference: Expr = base ? { op: 'sub', args: [post, base] } : post
-  const operands = [
-    output.expr,
-    post,
-    ...(base ? [base] : []),
-    { op: 'scale', by: lambda, arg: difference } as const,
-  ]
+  if (deltas.length === 0 || !isFloat(dtype)) return { samples: 0, wrong: 0 }
+  const { base, post } = joined(deltas)
+  const swapped = graftPieces(output.expr, reversed(deltas, dtype))
+  const operands = [output.expr, post, ...(base ? [base] : []), addedExpr(deltas)]
   const exprs: Expr[] = [{ op: 'cast', dtype, arg: swapped }, cpt.expr, ...operands]
   const columns = await Promise.all(exprs.map((expr) => sample(expr, output, sources)))
-  const [reversed, original] = [columns[0]!, columns[1]!]
+  const [back, original] = [columns[0]!, columns[1]!]
   let samples = 0
   let wrong = 0
-  for (let i = 0; i < reversed.length; i++) {
+  for (let i = 0; i < back.length; i++) {
     const largest = Math.max(...columns.map((column) => Math.abs(column[i]!)))
     if (!Number.isFinite(largest)) continue
     samples++
-    if (Math.abs(reversed[i]! - original[i]!) > ulp(largest, dtype)) wrong++
+    if (Math.abs(back[i]! - original[i]!) > ulp(largest, dtype)) wrong++
   }
   return { samples, wrong }
 }

@@ -16,18 +16,21 @@ import {
   readDeltaStep,
   shapeMismatch,
 } from '@polygraft/delta'
+import { collapsedConfig, piecesOf } from '@polygraft/experts'
 import { type Checkpoint, ModelError, type Problem } from '@polygraft/tensor'
-import { alignRows, type DenseDelta, denseDelta } from './_dense-delta.js'
+import { alignRows, type DenseDelta, denseDelta, type TensorDelta } from './_dense-delta.js'
+import { expansionOf, expansionProblems, knowsSharedExpert, withOrigin } from './_expansion.js'
 import { isDelta, originProblems } from './_origin-problems.js'
-import { denseOrigin, planSteps } from './_plan.js'
+import { layoutFor, planSteps } from './_plan.js'
 import { checkpointsOf, type GraftOptions, type GraftSettings, type PairSource } from './options.js'
 
 /**
- * Everything that keeps the delta from being grafted onto `cpt`: families and configs that disagree (unless forced),
+ * Everything that keeps the delta from being grafted onto the cpt `given`: families and configs that disagree (unless forced),
  * tensors missing, unexpected, of other shapes or no floats in any of the checkpoints, vocabularies, the stored delta's
  * base, factors that are no numbers or name no expert or layer. All kinds together; empty when `graft` will do.
  */
-export function graftProblems(cpt: Checkpoint, options: GraftOptions): Problem[] {
+export function graftProblems(given: Checkpoint, options: GraftOptions): Problem[] {
+  const cpt = withOrigin(given, options)
   const families = [
     ...Object.entries(checkpointsOf(cpt, options)).flatMap(([role, each]) => deltaAsModel(role, each)),
     ...collect(() => familyProblems(cpt, options)),
@@ -36,9 +39,12 @@ export function graftProblems(cpt: Checkpoint, options: GraftOptions): Problem[]
   if (families.length > 0) return [...factorProblems(options), ...families]
   const delta = denseDelta(options)
   const roles = checkpointsOf(cpt, options)
+  const origin = collect(() => expansionProblems(cpt, delta.config, options))
+  // Without knowing how cpt was made, no tensor has a counterpart.
+  if (origin.length > 0) return [...factorProblems(options), ...origin]
   const stored = Object.entries(roles).flatMap(([role, each]) => collect(() => storedProblems(role, each)))
   return [
-    ...collect(() => settingProblems(cpt, options)),
+    ...collect(() => settingProblems(cpt, options, delta)),
     ...(options.force ? [] : collect(() => guardProblems(cpt, options, delta))),
     ...stored,
     ...collect(() => crossProblems(cpt, options, delta, new Set(stored.map(({ tensor }) => tensor)))),
@@ -116,14 +122,17 @@ function factorProblems({ lambda = 1, expertLambda, layerLambda }: GraftSettings
   ]
 }
 
-function settingProblems(cpt: Checkpoint, options: GraftOptions): Problem[] {
+function settingProblems(cpt: Checkpoint, options: GraftOptions, delta: DenseDelta): Problem[] {
   const family = familyOf(cpt.config)
   const { numExperts, numLayers, sharedExpertSize, expertIntermediateSize } = dimensionsOf(family, cpt.config)
+  const { granularity } = expansionOf(cpt, delta.config, options)
   const problems = factorProblems(options)
-  problems.push(...indexProblems('expert', options.expertLambda, numExperts))
+  problems.push(...indexProblems('expert', options.expertLambda, numExperts / granularity))
   problems.push(...indexProblems('layer', options.layerLambda, numLayers))
   const isAmbiguous =
-    sharedExpertSize === expertIntermediateSize && sharedExpertSize !== SHARED_EXPERT_PLACEHOLDER
+    !knowsSharedExpert(cpt.provenance.recipe) &&
+    sharedExpertSize === expertIntermediateSize &&
+    sharedExpertSize !== SHARED_EXPERT_PLACEHOLDER
   if (sharedExpertSize > 0 && isAmbiguous && !options.sharedExpert)
     problems.push({
       code: 'shared-expert-unknown',
@@ -150,11 +159,13 @@ function indexProblems(
     }))
 }
 
-function guardProblems(cpt: Checkpoint, options: GraftOptions, { carrier }: DenseDelta): Problem[] {
-  if ('delta' in options) return [...guard('the delta', carrier, 'cpt', cpt), ...originProblems(cpt, options)]
+function guardProblems(cpt: Checkpoint, options: GraftOptions, { carrier, config }: DenseDelta): Problem[] {
+  const collapsed = { ...cpt, config: collapsedConfig(cpt.config, expansionOf(cpt, config, options)) }
+  if ('delta' in options)
+    return [...guard('the delta', carrier, 'cpt', collapsed), ...originProblems(cpt, options)]
   return [
     ...guard('base', options.base, 'post', carrier),
-    ...guard('base', options.base, 'cpt', cpt),
+    ...guard('base', options.base, 'cpt', collapsed),
     ...originProblems(cpt, options),
   ]
 }
@@ -195,32 +206,42 @@ function crossProblems(
   const target = familyOf(cpt.config)
   const deltas = delta.tensors(true)
   const steps = planSteps(cpt, delta, options)
-  const taken = new Set<string | undefined>(steps.map(({ dense }) => dense))
-  for (const name of expectedTensors(target, cpt.config).keys())
-    taken.add(denseOrigin(target, delta.family, name, options))
+  const layout = layoutFor(cpt, delta, options)
+  const names = [...steps.map(({ name }) => name), ...expectedTensors(target, cpt.config).keys()]
+  const taken = new Set(names.flatMap((name) => piecesOf(layout, name)).map(({ dense }) => dense))
   const problems = [
     ...('delta' in options ? [] : unpaired(options)),
     ...[...delta.tensors(false).keys()].filter((name) => !taken.has(name)).map(untaken),
   ]
-  for (const { name, dense, cpt: tensor } of steps) {
-    if (dense === undefined || known.has(name)) continue
-    const change = deltas.get(dense)
-    const sizes = (shape: readonly number[]) => `${isVocabularyTensor(target, name) ? shape.slice(1) : shape}`
-    if (!change) problems.push(missingTensor(dense, 'cpt', 'the delta'))
-    else if (sizes(tensor.shape) !== sizes(change.shape))
+  for (const { name, pieces, cpt: tensor } of steps) {
+    if (known.has(name)) continue
+    const from = isVocabularyTensor(target, name) ? 1 : 0
+    for (const { dense, matrix } of pieces)
       problems.push(
-        shapeMismatch(name, `[${change.shape.join(', ')}] as in post`, `[${tensor.shape.join(', ')}]`),
-      )
-    else if (sizes(tensor.shape) !== sizes(change.baseShape))
-      problems.push(
-        shapeMismatch(
-          name,
-          `[${tensor.shape.join(', ')}] as in cpt`,
-          `[${change.baseShape.join(', ')}] in base`,
-        ),
+        ...pieceProblems(name, dense, (matrix?.shape ?? tensor.shape).slice(from), from, deltas.get(dense)),
       )
   }
   return problems.filter(({ tensor }) => !known.has(tensor))
+}
+
+/** A dense tensor's delta against the shape that cpt has for it, from dimension `from` on. */
+function pieceProblems(
+  name: string,
+  dense: string,
+  shape: readonly number[],
+  from: number,
+  change: TensorDelta | undefined,
+): Problem[] {
+  if (!change) return [missingTensor(dense, 'cpt', 'the delta')]
+  const [post, base] = [change.shape, change.baseShape].map((each) => each.slice(from)) as [
+    number[],
+    number[],
+  ]
+  const text = (sizes: readonly number[]) => `[${sizes.join(', ')}]`
+  if (`${post}` !== `${shape}`) return [shapeMismatch(name, `${text(post)} as in post`, text(shape))]
+  if (`${base}` !== `${shape}`)
+    return [shapeMismatch(name, `${text(shape)} as in cpt`, `${text(base)} in base`)]
+  return []
 }
 
 /** Tensors that only one of base and post has. */

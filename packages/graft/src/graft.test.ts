@@ -181,7 +181,10 @@ describe('arithmetic', () => {
   it('adds the delta once to layers that were kept dense', async () => {
     const { base, post } = await pairOf('qwen3')
     const change = { mlp_only_layers: [0] }
-    const grafted = pipe(mixtureOf(base, 2, change), graft({ base, post, expertLambda: new Map([[1, 0]]) }))
+    const grafted = pipe(
+      mixtureOf(base, 2, { change }),
+      graft({ base, post, expertLambda: new Map([[1, 0]]) }),
+    )
     const content = await contentOf(grafted)
     const name = 'model.layers.0.mlp.up_proj.weight'
     expect(content[name]).toBe((await contentOf(post))[name])

@@ -11,15 +11,10 @@ import {
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
-import {
-  alignRows,
-  type DenseDelta,
-  denseDelta,
-  graftExpr,
-  graftRows,
-  type TensorDelta,
-} from './_dense-delta.js'
+import { alignRows, type DenseDelta, denseDelta, graftRows, type TensorDelta } from './_dense-delta.js'
+import { withOrigin } from './_expansion.js'
 import { outputFiles } from './_output-files.js'
+import { graftPieces, pieceDeltas } from './_piece-deltas.js'
 import { planSteps, type Step } from './_plan.js'
 import { graftProblems } from './graft-problems.js'
 import { graftStep } from './graft-step.js'
@@ -32,7 +27,9 @@ export const FOLD_GUARD = 1e-6
  * Adds a post-training delta to an upcycled model after continued pre-training (Zhou et al., arXiv:2605.18083), for
  * expert e of layer l and p in {gate, up, down}: theta[l, e, p] = cpt[l, e, p] + lambda[e, l] * (post - base)[l, p];
  * for every other tensor once: cpt + lambda * (post - base). Routers, and shared experts that are placeholders, take
- * none. A dense cpt is grafted alike (Param-delta, arXiv:2504.21023). Symbolic: nothing is read.
+ * none. A dense cpt is grafted alike (Param-delta, arXiv:2504.21023); inserted layers take none (LLaMA Pro, arXiv:2401.02415).
+ * Where experts were cut, scaled or drawn anew in part, the same is done to the difference (`@polygraft/experts`), as cpt's
+ * recipe tells. Symbolic: nothing is read.
  *
  * Element by element: cpt where post equals base; post where lambda is 1 and cpt equals base, so that what continued
  * pre-training froze becomes post bit for bit. A stored delta no longer knows base, and cannot promise the second.
@@ -42,7 +39,8 @@ export const FOLD_GUARD = 1e-6
  * @throws ModelError with every one of `graftProblems`.
  */
 export function graft(options: GraftOptions): Op {
-  return (cpt) => {
+  return (given) => {
+    const cpt = withOrigin(given, options)
     throwIfAny(graftProblems(cpt, options))
     const delta = denseDelta(options)
     const tied = isTied(cpt) && delta.tied
@@ -75,33 +73,32 @@ function graftTensors(
   const deltas = delta.tensors(!(isTied(cpt) && delta.tied))
   const steps = planSteps(cpt, delta, options)
   const byName = new Map(steps.map((step) => [step.name, step]))
-  const grafted = (step: Step) =>
-    graftTensor(step, step.dense ? deltas.get(step.dense) : undefined, cpt, rows)
+  const grafted = (step: Step) => graftTensor(step, deltas, cpt, rows)
   const result = new Map<string, Tensor>()
   for (const step of steps) {
     const norm =
       options.foldRouter && step.role.group === 'router' ? byName.get(normBefore(family, step)) : undefined
-    const folds = norm !== undefined && norm.lambda !== 0
-    result.set(step.name, folds ? foldRouter(step.cpt, norm.cpt, grafted(norm), cpt) : grafted(step))
+    const folds = norm?.pieces.some(({ lambda }) => lambda !== 0)
+    result.set(step.name, norm && folds ? foldRouter(step.cpt, norm.cpt, grafted(norm), cpt) : grafted(step))
   }
   return result
 }
 
 function graftTensor(
   step: Step,
-  delta: TensorDelta | undefined,
+  deltas: ReadonlyMap<string, TensorDelta>,
   cpt: Checkpoint,
   rows: RowAlignment,
 ): Tensor {
-  if (!delta) return step.cpt
   const before = storedExpr(step.cpt, cpt)
   const isVocabulary = step.role.group === 'embedding' || step.role.group === 'head'
   if (isVocabulary && rows.runs) {
+    const { dense, lambda } = step.pieces[0]!
     const shape = [rows.rows, ...step.cpt.shape.slice(1)]
-    const expr = graftRows(before, step.cpt.shape[0]!, delta, step.lambda, rows.runs)
+    const expr = graftRows(before, step.cpt.shape[0]!, deltas.get(dense)!, lambda, rows.runs)
     return { dtype: step.cpt.dtype, shape, expr }
   }
-  const expr = graftExpr(before, delta, step.lambda)
+  const expr = graftPieces(before, pieceDeltas(step, deltas))
   return expr === before ? step.cpt : { ...step.cpt, expr }
 }
 

@@ -1,11 +1,12 @@
+import type { SharedExpert } from '@polygraft/architectures'
 import type { Vocabularies } from '@polygraft/delta'
-import type { Checkpoint } from '@polygraft/tensor'
+import type { Checkpoint, Provenance } from '@polygraft/tensor'
 
 /** How a delta is added. Every factor multiplies: expert e of layer l takes lambda * expertLambda(e) * layerLambda(l). */
 export interface GraftSettings {
   /** Default 1. */
   readonly lambda?: number
-  /** Factor by expert, 1 where left out. */
+  /** Factor by expert, 1 where left out. Where experts were cut into parts, by the whole that they are parts of. */
   readonly expertLambda?: ReadonlyMap<number, number>
   /** Factor by layer, for its experts and for all else in it; 1 where left out. */
   readonly layerLambda?: ReadonlyMap<number, number>
@@ -14,15 +15,21 @@ export interface GraftSettings {
    * R' = R * (w_cpt / w_output), column by column. Default false: routers are copied bit for bit.
    */
   readonly foldRouter?: boolean
-  /** What a shared expert is: zeros put there for the format, or the dense block itself, which then takes the delta. */
+  /**
+   * What a shared expert is where no recipe says it: zeros put there for the format, or the dense block itself, which then takes
+   * the delta.
+   */
   readonly sharedExpert?: SharedExpert
+  /**
+   * The provenance of the checkpoint that cpt was trained from, where cpt has lost its own (trainers do not save
+   * `polygraft.json`). It tells how experts were cut, scaled or drawn anew, and which layers were inserted.
+   */
+  readonly upcycled?: Provenance
   /** Go on although configs, families or the delta's base differ. Shapes must agree all the same. */
   readonly force?: boolean
   /** From `readVocabularies`. Without them rows go together by id, which needs equal row counts. */
   readonly vocabularies?: Vocabularies
 }
-
-export type SharedExpert = 'placeholder' | 'derived'
 
 /** The delta as the two dense checkpoints whose difference it is. */
 export interface PairSource {

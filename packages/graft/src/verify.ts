@@ -3,9 +3,11 @@ import { createDelta, readVocabularies, scaleDelta, type Vocabularies } from '@p
 import { type Checkpoint, ModelError, mergeSources, pipe } from '@polygraft/tensor'
 import { compareConfigs } from './_config-check.js'
 import { alignRows, denseDelta } from './_dense-delta.js'
+import { withOrigin } from './_expansion.js'
 import { createFiniteTally } from './_finite.js'
 import { createFrozenTally } from './_frozen.js'
 import { parameterCheck } from './_parameter-check.js'
+import { pieceDeltas } from './_piece-deltas.js'
 import { planSteps } from './_plan.js'
 import { createProgress, equalBytes, readTile, tilesOf } from './_tiles.js'
 import { countUngraft } from './_ungraft.js'
@@ -39,13 +41,14 @@ export async function verify(
   const vocabularies = options.vocabularies ?? (await readVocabularies({ ...sources }))
   try {
     const settings = rebuildOptions(output, sources, vocabularies)
-    const expected = graft(settings)(sources.cpt)
+    const from = { ...sources, cpt: withOrigin(sources.cpt, settings) }
+    const expected = graft(settings)(from.cpt)
     return reportOf([
       structureCheck(output, expected),
       compareConfigs(output.config, expected.config, 'a graft'),
       await filesCheck(output, expected),
       parameterCheck(output, sources.base),
-      ...(await elementChecks(output, expected, sources, settings, options)),
+      ...(await elementChecks(output, expected, from, settings, options)),
     ])
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
@@ -59,7 +62,9 @@ function rebuildOptions(
   { base, post }: GraftSources,
   vocabularies: Vocabularies,
 ): GraftOptions {
-  const { settings = {}, deltaRecipe } = recordedGraft(output) ?? {}
+  const recorded = recordedGraft(output)
+  const settings = { ...recorded?.settings, upcycled: output.provenance }
+  const deltaRecipe = recorded?.deltaRecipe
   if (!deltaRecipe) return { ...settings, vocabularies, base, post }
   const plain = createDelta({ base, post, vocabularies, force: settings.force ?? false })
   const scales = deltaRecipe.flatMap(({ op, by }) =>
@@ -105,7 +110,6 @@ async function elementChecks(
 ): Promise<Check[]> {
   const all = mergeSources(output, from.cpt, from.base, from.post)
   const progress = createProgress(output, options)
-  const frozen = createFrozenTally(from, settings, all)
   const finite = createFiniteTally()
   const wrong: string[] = []
   const routers: string[] = []
@@ -113,23 +117,25 @@ async function elementChecks(
   let samples = 0
   const delta = denseDelta(settings)
   const deltas = delta.tensors(true)
+  const frozen = createFrozenTally(deltas, settings, all)
   const isMoved = alignRows(from.cpt, settings).runs !== undefined
   for (const step of planSteps(from.cpt, delta, settings)) {
     const [have, want] = [output.tensors.get(step.name), expected.tensors.get(step.name)]
     // `structureCheck` has named what is not there or of another shape.
     if (!have || !want || have.dtype !== want.dtype || `${have.shape}` !== `${want.shape}`) continue
+    const pieces = pieceDeltas(step, deltas)
     const moved = isMoved && (step.role.group === 'embedding' || step.role.group === 'head')
     let equal = true
     for (const tile of tilesOf(want)) {
       const found = await readTile(have, all, tile)
       if (!equalBytes(found, await readTile(want, all, tile))) equal = false
-      if (!moved) await frozen.add(step, want, tile, found)
+      if (!moved) await frozen.add(step, pieces, want, tile, found)
       finite.add(step.name, have.dtype, found)
       progress(found.length)
     }
     if (!equal) wrong.push(step.name)
     if (step.role.group === 'router') routers.push(step.name)
-    const back = await countUngraft(have, step, moved ? undefined : deltas.get(step.dense ?? ''), all)
+    const back = await countUngraft(have, step, moved ? [] : pieces, all)
     samples += back.samples
     if (back.wrong > 0) notReversed.push(`${step.name}: ${back.wrong} of ${back.samples}`)
   }

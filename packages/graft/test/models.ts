@@ -1,8 +1,17 @@
-import { denseName, expectedTensors, familyOf, moeConfig, moeTarget, roleOf } from '@polygraft/architectures'
+import {
+  expectedTensors,
+  familyOf,
+  moeConfig,
+  moeTarget,
+  roleOf,
+  type TargetName,
+} from '@polygraft/architectures'
 import { evaluate } from '@polygraft/engine'
+import { constant, deriveExpr, layoutOf, piecesOf, readExpansion } from '@polygraft/experts'
 import {
   type ByteSource,
   type Checkpoint,
+  type Expr,
   type FloatDType,
   type JsonObject,
   literal,
@@ -90,22 +99,46 @@ export async function store(checkpoint: Checkpoint, options: StoreOptions = {}):
   return openFiles(files, 'memory')
 }
 
+export interface MixtureOptions {
+  /** Changes of the config. */
+  readonly change?: JsonObject
+  readonly target?: TargetName
+  /** Fields of the recipe's step: granularity, denseLayers, sharedExpert, expertInit, ... */
+  readonly step?: JsonObject
+}
+
 /** A symbolic mixture of `experts` copies of `dense`, its routers drawn by name. */
-export function mixtureOf(dense: Checkpoint, experts: number, change: JsonObject = {}): Checkpoint {
-  const family = familyOf(dense.config)
-  const target = moeTarget(family, dense.config)
-  const upcycled = moeConfig(dense.config, target, { numExperts: experts, topK: Math.min(2, experts) })
-  const config = { ...upcycled, ...change }
-  const tensors = [...expectedTensors(target, config)].map(([name, shape]): [string, Tensor] => {
-    const origin = denseName(target, family, name)
-    if (origin !== undefined) return [name, dense.tensors.get(origin)!]
-    if (roleOf(target, name).group !== 'router')
-      return [name, { dtype: 'BF16', shape, expr: literal(new Float32Array(numel(shape))) }]
-    const expr = { op: 'random', distribution: 'normal', scale: 0.5, seed: 0, name } as const
-    return [name, { dtype: 'BF16', shape, expr }]
+export function mixtureOf(
+  dense: Checkpoint,
+  experts: number,
+  { change = {}, target = 'auto', step = {} }: MixtureOptions = {},
+): Checkpoint {
+  const family = moeTarget(familyOf(dense.config), dense.config, target)
+  const recipe = [
+    ...dense.provenance.recipe,
+    { op: 'upcycle', inputs: { base: [...dense.sources.keys()][0]! }, experts, ...step },
+  ]
+  const counts = { numExperts: experts, topK: Math.min(2, experts) }
+  const config = { ...moeConfig(dense.config, family, { ...step, ...counts }), ...change }
+  const layout = layoutOf(config, dense.config, { ...readExpansion([recipe.at(-1)!]) })
+  const tensors = [...expectedTensors(family, config)].map(([name, shape]): [string, Tensor] => {
+    const pieces = piecesOf(layout, name)
+    const exprs = pieces.map((piece) => deriveExpr(layout, piece, dense.tensors.get(piece.dense)!.expr))
+    const dtype = dense.tensors.get('model.norm.weight')!.dtype
+    if (exprs.length === 1) return [name, { dtype, shape, expr: exprs[0]! }]
+    const sizes = exprs.map(() => numel(shape) / exprs.length)
+    if (exprs.length > 1) return [name, { dtype, shape, expr: { op: 'concat', args: exprs, sizes } }]
+    if (roleOf(family, name).group !== 'router')
+      return [name, { dtype, shape, expr: constant(0, numel(shape)) }]
+    const drawn: Expr = { op: 'random', distribution: 'normal', scale: 0.5, seed: 0, name }
+    const g = layout.expansion.granularity
+    const runs = Array.from({ length: shape[0]! }, (_, e) => [Math.floor(e / g), 1] as const)
+    return [
+      name,
+      { dtype, shape, expr: g === 1 ? drawn : { op: 'rows', arg: drawn, width: shape[1]!, runs } },
+    ]
   })
-  const step = { op: 'upcycle', inputs: { base: [...dense.sources.keys()][0]! }, experts }
-  return { ...dense, config, tensors: new Map(tensors), provenance: { recipe: [step], skipped: [] } }
+  return { ...dense, config, tensors: new Map(tensors), provenance: { recipe, skipped: [] } }
 }
 
 /** Fraction bits, and a range of biased exponents around 1, by dtype. */

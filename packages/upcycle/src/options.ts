@@ -1,19 +1,54 @@
-import type { TargetName } from '@polygraft/architectures'
+import type { SharedExpert, TargetName } from '@polygraft/architectures'
 import type { RouterInit } from '@polygraft/routing'
 import { ROUTER_INITS } from '@polygraft/routing'
-import type { JsonObject, JsonValue, Problem } from '@polygraft/tensor'
+import { type Checkpoint, type JsonObject, type Problem, sourceIds } from '@polygraft/tensor'
 
 /**
- * How experts other than expert 0 start. `copy`: as the dense block. `noise`: as the dense block plus N(0, std^2), std being
- * absolute; the model then no longer computes exactly what it did.
+ * How experts other than expert 0 start; with `noise` and `drop` the model no longer computes exactly what it did.
+ * - `copy`: as the dense block.
+ * - `noise`: as the dense block plus N(0, std^2), std being absolute.
+ * - `drop`: as the dense block, but for a share `rate` of its neurons, chosen anew for each copy: their entries in all three
+ *   matrices are drawn from N(mean, std^2) with the mean and standard deviation of those that they replace (Drop-Upcycling,
+ *   arXiv:2502.19261). Those are measured of `dropTargets` first.
  */
-export type ExpertInit = { readonly kind: 'copy' } | { readonly kind: 'noise'; readonly std: number }
+export type ExpertInit =
+  | { readonly kind: 'copy' }
+  | { readonly kind: 'noise'; readonly std: number }
+  | {
+      readonly kind: 'drop'
+      readonly rate: number
+      readonly statistics?: ReadonlyMap<string, RedrawnStatistics>
+    }
+
+/** Of the replaced entries, with zeros in the place of all others: what `measureStatistics` of `@polygraft/engine` finds. */
+export interface RedrawnStatistics {
+  readonly sum: number
+  readonly sumSquares: number
+  readonly nonFinite: number
+}
 
 export interface UpcycleOptions {
   /** E, the first of them the original language's. Default: 1 + the number of languages. */
   readonly experts?: number
   /** k, experts per token. Default 2 (1 when there is one expert). */
   readonly topK?: number
+  /**
+   * Parts g that each expert is cut into: E * g experts of size I / g, k * g for a token, whose routers start alike within a
+   * whole, so that wholes are chosen (virtual groups, arXiv:2410.07524). The down projection is scaled by g, which is exact
+   * where g is a power of two. Default 1.
+   */
+  readonly granularity?: number
+  /** Layers that keep their dense block, where the target has such. Default none. */
+  readonly denseLayers?: readonly number[]
+  /**
+   * Where the target has a shared expert: `placeholder`, zeros; or `derived`, the dense block, with a gate of zeros, which
+   * gives it the weight 1/2, and the routed experts halved. Default `placeholder`.
+   */
+  readonly sharedExpert?: SharedExpert
+  /** Dense models that experts come from in place of the base, by expert (Branch-Train-MiX, arXiv:2403.07816). */
+  readonly expertsFrom?: ReadonlyMap<number, Checkpoint>
+  /** Where everything but the experts comes from: the base, or the mean of all the models that experts come from. Default `base`. */
+  readonly others?: 'base' | 'mean'
   /** Default `auto`: Llama and Mistral become Mixtral, Qwen2 Qwen2-MoE, Qwen3 Qwen3-MoE. */
   readonly target?: TargetName
   /** Default `xavier`. */
@@ -45,6 +80,11 @@ export function resolveOptions(options: UpcycleOptions): ResolvedOptions {
     router: options.router ?? 'xavier',
     seed: options.seed ?? 0,
     expertInit: options.expertInit ?? { kind: 'copy' },
+    granularity: options.granularity ?? 1,
+    denseLayers: options.denseLayers ?? [],
+    sharedExpert: options.sharedExpert ?? 'placeholder',
+    expertsFrom: options.expertsFrom ?? new Map(),
+    others: options.others ?? 'base',
     languages,
     normTopkProb: options.normTopkProb ?? true,
   }
@@ -52,14 +92,23 @@ export function resolveOptions(options: UpcycleOptions): ResolvedOptions {
 
 /** Everything wrong with the options alone, as "bad-option"; the target is `moeTarget`'s to judge. */
 export function optionProblems(options: ResolvedOptions): readonly Problem[] {
-  const { experts, topK, router, seed, expertInit } = options
+  const { experts, topK, router, seed, expertInit, granularity, expertsFrom } = options
+  const foreign = [...expertsFrom.keys()].filter((e) => !(Number.isInteger(e) && e >= 0 && e < experts))
   const checks: readonly (false | Problem)[] = [
     !isCount(experts) && bad('experts', 'a whole number of at least 1, or languages to count', experts),
     isCount(experts) && !(isCount(topK) && topK <= experts) && bad('topK', `from 1 to ${experts}`, topK),
     !ROUTER_INITS.includes(router) && bad('router', ROUTER_INITS.join(', '), router),
     !Number.isSafeInteger(seed) && bad('seed', 'a whole number within 2^53', seed),
     !isExpertInit(expertInit) &&
-      bad('expertInit', 'copy, or noise with a positive std', JSON.stringify(expertInit)),
+      bad(
+        'expertInit',
+        'copy, noise with a positive std, or drop with a rate above 0 and at most 1',
+        JSON.stringify({ ...expertInit, statistics: undefined }),
+      ),
+    !isCount(granularity) && bad('granularity', 'a whole number of at least 1', granularity),
+    isCount(experts) &&
+      foreign.length > 0 &&
+      bad('expertsFrom', `experts from 0 to ${experts - 1}`, foreign.join(', ')),
     ...languageChecks(options),
   ]
   return checks.filter((check) => check !== false)
@@ -88,7 +137,8 @@ function isCount(value: number): boolean {
 }
 
 function isExpertInit(init: ExpertInit): boolean {
-  return init.kind === 'copy' || (init.kind === 'noise' && Number.isFinite(init.std) && init.std > 0)
+  if (init.kind === 'noise') return Number.isFinite(init.std) && init.std > 0
+  return init.kind === 'copy' || (init.kind === 'drop' && init.rate > 0 && init.rate <= 1)
 }
 
 function bad(option: string, expected: string, received: unknown): Problem {
@@ -101,19 +151,27 @@ function bad(option: string, expected: string, received: unknown): Problem {
   }
 }
 
-/** The step as `polygraft.json` records it, with the id of its input and the target that `auto` came to. */
-export function recipeStep(options: ResolvedOptions, target: string, base: JsonValue): JsonObject {
-  const { experts, topK, router, seed, expertInit, languages, normTopkProb } = options
+/**
+ * The step as `polygraft.json` records it, with the ids of its inputs and the target that `auto` came to. It says all that is
+ * done: `moments` are those that redrawn entries are drawn with.
+ */
+export function recipeStep(
+  options: ResolvedOptions,
+  target: string,
+  base: Checkpoint,
+  moments: ReadonlyMap<string, readonly [number, number]>,
+): JsonObject {
+  const { expertInit, expertsFrom, denseLayers, ...rest } = options
+  const from = [...expertsFrom].map(([expert, model]) => [expert, sourceIds(model)] as const)
   return {
     op: 'upcycle',
-    inputs: { base },
-    experts,
-    topK,
+    inputs: { base: sourceIds(base), ...(from.length ? { experts: Object.fromEntries(from) } : {}) },
+    ...rest,
     target,
-    router,
-    seed,
-    expertInit: { ...expertInit },
-    languages,
-    normTopkProb,
+    denseLayers: [...denseLayers],
+    expertInit:
+      expertInit.kind === 'drop'
+        ? { kind: 'drop', rate: expertInit.rate, moments: Object.fromEntries(moments) }
+        : { ...expertInit },
   }
 }

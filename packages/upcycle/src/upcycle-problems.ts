@@ -1,12 +1,13 @@
 import { expectedTensors, familyOf, moeConfig, moeTarget, tensorProblems } from '@polygraft/architectures'
 import type { Checkpoint, Problem } from '@polygraft/tensor'
 import { ModelError } from '@polygraft/tensor'
+import { modelProblems } from './_model-problems.js'
 import { optionProblems, resolveOptions, type UpcycleOptions } from './options.js'
 
 /**
  * Everything that keeps `upcycle` from working, found together for a dry run; empty when nothing does. Codes: "bad-option",
  * "is-delta", "unsupported-family", "already-moe", "target-cannot-hold", "quantised", "bad-config", "missing-tensor", "unexpected-tensor",
- * "shape-mismatch", "not-float".
+ * "shape-mismatch", "not-float", and "family-mismatch", "config-mismatch" for a model that an expert is to come from.
  */
 export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions): readonly Problem[] {
   const { config, tensors } = checkpoint
@@ -18,6 +19,9 @@ export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions)
   const target = attempt(problems, () => moeTarget(dense, config, resolved.target))
   const readable = !problems.some(({ code }) => code === 'bad-config')
   if (!dense.moe && readable) problems.push(...tensorProblems(dense, config, tensors))
+  if (!dense.moe && readable)
+    for (const [expert, model] of resolved.expertsFrom)
+      attempt(problems, () => problems.push(...modelProblems(checkpoint, expert, model, resolved.others)))
   if (target) {
     const options = { ...resolved, numExperts: resolved.experts }
     const written = attempt(problems, () => moeConfig(config, target, options))
@@ -47,7 +51,7 @@ function attempt<T>(problems: Problem[], work: () => T): T | undefined {
  * What will work and may still surprise: "no-router-gradient", "not-function-preserving". For people to read; nothing stops on it.
  */
 export function upcycleWarnings(options: UpcycleOptions): readonly Problem[] {
-  const { topK, experts, normTopkProb, expertInit } = resolveOptions(options)
+  const { topK, experts, normTopkProb, expertInit, granularity, expertsFrom } = resolveOptions(options)
   const warnings: Problem[] = []
   if (topK === 1 && experts > 1 && normTopkProb)
     warnings.push({
@@ -62,6 +66,24 @@ export function upcycleWarnings(options: UpcycleOptions): readonly Problem[] {
       message:
         'A gate that does not renormalise scales the experts down: the mixture is not the dense model any more',
       next: 'Leave normTopkProb on unless training repairs it.',
+    })
+  if (!Number.isInteger(Math.log2(granularity)))
+    warnings.push({
+      code: 'rounded',
+      message: `The down projection times ${granularity} is rounded where it is stored: the mixture is the dense model only up to that`,
+      next: 'Use a power of two to be exact.',
+    })
+  if (expertInit.kind === 'drop' && experts > 1)
+    warnings.push({
+      code: 'not-function-preserving',
+      message: 'Neurons that are drawn anew change what the model computes before any training',
+      next: 'Train all experts, or use copies.',
+    })
+  if (expertsFrom.size > 0)
+    warnings.push({
+      code: 'not-function-preserving',
+      message: 'With experts of several models the mixture is none of them before its router is trained',
+      next: 'Train the router, as Branch-Train-MiX does.',
     })
   if (expertInit.kind === 'noise' && experts > 1)
     warnings.push({

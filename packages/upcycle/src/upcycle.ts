@@ -1,5 +1,4 @@
 import {
-  denseName,
   expectedTensors,
   type Family,
   familyOf,
@@ -9,32 +8,55 @@ import {
   type Role,
   roleOf,
 } from '@polygraft/architectures'
+import { constant, deriveExpr, type Layout, layoutOf, piecesOf, readExpansion } from '@polygraft/experts'
 import { routerExpr } from '@polygraft/routing'
-import type { Checkpoint, Expr, Op, Provenance, StateDict, Tensor } from '@polygraft/tensor'
-import { sourceIds, throwIfAny } from '@polygraft/tensor'
-import { zeros } from './_zeros.js'
+import type {
+  Checkpoint,
+  Expr,
+  JsonObject,
+  Op,
+  Provenance,
+  Skipped,
+  StateDict,
+  Tensor,
+} from '@polygraft/tensor'
+import { mergeSources, numel, throwIfAny } from '@polygraft/tensor'
+import { type DenseSources, denseSources } from './_sources.js'
+import { dropMoments } from './drop-targets.js'
 import { ORIGINAL, type ResolvedOptions, recipeStep, resolveOptions, type UpcycleOptions } from './options.js'
 import { upcycleProblems } from './upcycle-problems.js'
 
 /**
  * Sparse upcycling (Komatsuzaki et al., arXiv:2212.05055): every feed-forward block becomes E experts that share the dense
  * block's expression, every layer gets a new router [E, H] in the dtype of its block, all else stays. Under a renormalising gate
- * the mixture computes the dense model's function for any router. Symbolic: nothing is read.
- * @throws ModelError with everything that `upcycleProblems` finds.
+ * the mixture computes the dense model's function for any router. The options have finer experts, dense layers, a shared
+ * expert, experts drawn anew in part or from other models. Symbolic: nothing is read.
+ * @throws ModelError with everything that `upcycleProblems` finds; "missing-statistics", "not-finite" for `drop`.
  */
 export function upcycle(options: UpcycleOptions): Op {
   return (checkpoint) => {
     throwIfAny(upcycleProblems(checkpoint, options))
     const resolved = resolveOptions(options)
-    const dense = familyOf(checkpoint.config)
-    const target = moeTarget(dense, checkpoint.config, resolved.target)
+    const { moments, problems } = dropMoments(checkpoint, resolved)
+    throwIfAny(problems)
+    const target = moeTarget(familyOf(checkpoint.config), checkpoint.config, resolved.target)
     const config = moeConfig(checkpoint.config, target, { ...resolved, numExperts: resolved.experts })
-    const shapes = expectedTensors(target, config)
+    const step = recipeStep(resolved, target.modelType, checkpoint, moments)
+    // What is recorded is what is done: a graft reads the same step.
+    const layout = layoutOf(config, checkpoint.config, readExpansion([step]))
+    const sources = denseSources(checkpoint, resolved)
+    const tensors = mixtureTensors(checkpoint.tensors, layout, config, sources, resolved)
     return {
       ...checkpoint,
       config,
-      tensors: mixtureTensors(checkpoint.tensors, dense, target, shapes, resolved),
-      provenance: provenanceOf(checkpoint, dense, target, resolved),
+      tensors,
+      sources: mergeSources(checkpoint, ...resolved.expertsFrom.values()),
+      provenance: provenanceOf(
+        checkpoint,
+        step,
+        sources.unused(layout).filter(({ tensor }) => !tensors.has(tensor)),
+        resolved,
+      ),
     }
   }
 }
@@ -42,50 +64,66 @@ export function upcycle(options: UpcycleOptions): Op {
 /** The mixture's tensors in model order. */
 function mixtureTensors(
   tensors: StateDict,
-  dense: Family,
-  target: Family,
-  shapes: ReadonlyMap<string, readonly number[]>,
+  layout: Layout,
+  config: JsonObject,
+  sources: DenseSources,
   options: ResolvedOptions,
 ): StateDict {
   const result = new Map<string, Tensor>()
-  const placeholder = placeholders()
-  for (const [name, shape] of shapes) {
-    const role = roleOf(target, name)
-    const source = tensors.get(denseName(target, dense, name) ?? '')
-    if (source) result.set(name, derived(name, role, source, options))
-    else {
-      const expr = role.group === 'router' ? newRouter(name, shape, options) : placeholder(shape)
-      result.set(name, { dtype: blockDtype(tensors, dense, role), shape, expr })
-    }
+  for (const [name, shape] of expectedTensors(layout.family, config)) {
+    const role = roleOf(layout.family, name)
+    result.set(
+      name,
+      derived(name, shape, layout, sources) ?? {
+        dtype: blockDtype(tensors, layout.dense, role),
+        shape,
+        expr: role.group === 'router' ? newRouter(name, shape, options) : constant(0, numel(shape)),
+      },
+    )
   }
   // A head stored beside tied embeddings is carried along as it was.
   for (const [name, tensor] of tensors)
-    if (roleOf(dense, name).group === 'head' && !result.has(name)) result.set(name, tensor)
+    if (roleOf(layout.dense, name).group === 'head' && !result.has(name)) result.set(name, tensor)
   return result
 }
 
-/** A tensor of the dense model under its new name. Expert 0 is an exact copy whatever the options. */
-function derived(name: string, { expert = 0 }: Role, source: Tensor, options: ResolvedOptions): Tensor {
-  const { expertInit, seed } = options
-  if (expert === 0 || expertInit.kind === 'copy') return source
-  const noise: Expr = { op: 'random', distribution: 'normal', scale: expertInit.std, seed, name }
-  return { ...source, expr: { op: 'add', args: [source.expr, noise] } }
-}
-
-function newRouter(name: string, shape: readonly number[], { router, seed }: ResolvedOptions): Expr {
-  const [numExperts, hiddenSize] = shape as [number, number]
-  return routerExpr({ init: router, numExperts, hiddenSize, seed, name })
-}
-
-/** Zeros for the shared expert that Qwen2-MoE must have; one expression for all layers. */
-function placeholders(): (shape: readonly number[]) => Expr {
-  const made = new Map<string, Expr>()
-  return (shape) => {
-    const [rows, width] = [Math.min(...shape), Math.max(...shape)]
-    const known = made.get(`${rows} ${width}`) ?? zeros(rows, width)
-    made.set(`${rows} ${width}`, known)
-    return known
+/** A tensor that derives from dense ones; undefined for what is new. */
+function derived(
+  name: string,
+  shape: readonly number[],
+  layout: Layout,
+  sources: DenseSources,
+): Tensor | undefined {
+  const parts = piecesOf(layout, name).map((piece) => {
+    const source = sources.find(piece)!
+    return { source, expr: deriveExpr(layout, piece, source.expr), size: numel(source.shape) / piece.parts }
+  })
+  const [first] = parts
+  if (!first) return undefined
+  if (parts.length === 1)
+    return first.expr === first.source.expr ? first.source : { ...first.source, shape, expr: first.expr }
+  const expr: Expr = {
+    op: 'concat',
+    args: parts.map((part) => part.expr),
+    sizes: parts.map(({ size }) => size),
   }
+  return { dtype: first.source.dtype, shape, expr }
+}
+
+/** A row for each whole copy, the same for all of its parts: those are then chosen together. */
+function newRouter(
+  name: string,
+  shape: readonly number[],
+  { router, seed, granularity, experts }: ResolvedOptions,
+): Expr {
+  const hiddenSize = shape[1]!
+  const drawn = routerExpr({ init: router, numExperts: experts, hiddenSize, seed, name })
+  if (granularity === 1) return drawn
+  const runs = Array.from(
+    { length: experts * granularity },
+    (_, e) => [Math.floor(e / granularity), 1] as const,
+  )
+  return { op: 'rows', arg: drawn, width: hiddenSize, runs }
 }
 
 /** The dtype of the feed-forward block that a new tensor joins. */
@@ -95,17 +133,15 @@ function blockDtype(tensors: StateDict, dense: Family, { layer }: Role): Tensor[
 }
 
 function provenanceOf(
-  checkpoint: Checkpoint,
-  dense: Family,
-  target: Family,
-  options: ResolvedOptions,
+  { provenance }: Checkpoint,
+  step: JsonObject,
+  unused: readonly Skipped[],
+  { languages, granularity }: ResolvedOptions,
 ): Provenance {
-  const { tensors, provenance } = checkpoint
-  const buffers = [...tensors.keys()].filter((name) => roleOf(dense, name).group === 'buffer')
-  const reason = 'a buffer that every model computes from its config'
+  const labels = [ORIGINAL, ...languages].flatMap((label) => Array<string>(granularity).fill(label))
   return {
-    recipe: [...provenance.recipe, recipeStep(options, target.modelType, sourceIds(checkpoint))],
-    skipped: [...provenance.skipped, ...buffers.map((tensor) => ({ tensor, reason }))],
-    ...(options.languages.length ? { experts: [ORIGINAL, ...options.languages] } : {}),
+    recipe: [...provenance.recipe, step],
+    skipped: [...provenance.skipped, ...unused],
+    ...(languages.length ? { experts: labels } : {}),
   }
 }

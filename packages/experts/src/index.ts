@@ -1,0 +1,6 @@
+export { collapsedConfig } from './collapsed-config.js'
+export { constant, deriveExpr, momentsOf, redrawnKey, replacedCount, replacedExpr } from './derive.js'
+export type { Expansion, Redraw } from './expansion.js'
+export { insertedLayers, PLAIN_COPIES, readExpansion } from './expansion.js'
+export type { Layout, Piece } from './pieces.js'
+export { insertedFrom, layoutOf, pieceExpr, piecesOf } from './pieces.js'
