@@ -1,5 +1,7 @@
 export type { RowAlignment, TokenRuns, VocabularyRows } from './align-vocabularies.js'
 export { alignVocabularies } from './align-vocabularies.js'
+export type { AdapterOptions } from './apply-adapter.js'
+export { adapterProblems, adapterWarnings, applyAdapter, doraTargets } from './apply-adapter.js'
 export type { ApplyOptions } from './apply-delta.js'
 export { addDelta, applyDelta, scaleDelta } from './apply-delta.js'
 export { assembleRows, gatherRows, splitRows } from './assemble-rows.js'
@@ -21,6 +23,8 @@ export {
 } from './effective-tensors.js'
 export type { LinearOptions } from './linear.js'
 export { linear } from './linear.js'
+export type { LoraConfig, ModuleChoice } from './lora-config.js'
+export { isTarget, parseLoraConfig, scalingOf } from './lora-config.js'
 export type {
   Gram,
   GramTarget,
@@ -33,6 +37,8 @@ export type {
 export { countTargets, measureMerge, NO_MEASURES } from './measures.js'
 export type { PerTensor } from './per-tensor.js'
 export { lambdaProblems, missingTensor, notFloat, shapeMismatch } from './problems.js'
+export type { Adapter } from './read-adapter.js'
+export { ADAPTER_CONFIG_FILE, readAdapter } from './read-adapter.js'
 export type { Drop, Rescale } from './sparsify.js'
 export type { TaskVectorOptions } from './task-arithmetic.js'
 export { taskArithmetic } from './task-arithmetic.js'

@@ -171,6 +171,27 @@ function evaluate(expr: Expr): Float32Array {
       const [base, post] = [evaluate(expr.base), evaluate(expr.post)]
       return evaluate(expr.cpt).map((c, i) => graft(c, base[i]!, post[i]!, expr.lambda))
     }
+    case 'lowrank': {
+      const [up, down] = [evaluate(expr.up), evaluate(expr.down)]
+      const { rows, rank, width, transposed } = expr
+      return Float32Array.from({ length: rows * width }, (_, at) => {
+        const [row, column] = transposed
+          ? [at % rows, Math.floor(at / rows)]
+          : [Math.floor(at / width), at % width]
+        let sum = 0
+        for (let k = 0; k < rank; k++) sum += up[row * rank + k]! * down[k * width + column]!
+        return sum
+      })
+    }
+    case 'spread': {
+      const arg = evaluate(expr.arg)
+      const { count, each, times } = expr
+      return Float32Array.from({ length: count * each * times }, (_, i) => arg[Math.floor(i / each) % count]!)
+    }
+    case 'ratio': {
+      const [num, den] = [evaluate(expr.num), evaluate(expr.den)]
+      return num.map((x, i) => (Math.abs(den[i]!) <= expr.guard ? 1 : x / den[i]!))
+    }
     case 'rows': {
       const all = evaluate(expr.arg)
       const rows = expr.runs.flatMap(([start, count]) => Array.from({ length: count }, (_, i) => start + i))
