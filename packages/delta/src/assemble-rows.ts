@@ -2,6 +2,13 @@ import type { Expr, RowRuns } from '@polygraft/tensor'
 import { appendRow, rowCount } from './_runs.js'
 import type { TokenRuns } from './align-vocabularies.js'
 
+/** Row numbers, in order, as runs. */
+export function runsOf(rows: Iterable<number>): RowRuns {
+  const runs: RowRuns[number][] = []
+  for (const row of rows) appendRow(runs, row)
+  return runs
+}
+
 /** Rows of `arg` [rows, width] gathered by `runs`; `arg` itself when those are all its rows in order. */
 export function gatherRows(arg: Expr, width: number, runs: RowRuns, rows: number): Expr {
   const [first] = runs

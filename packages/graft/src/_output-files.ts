@@ -1,11 +1,8 @@
-import type { Vocabulary } from '@polygraft/delta'
+import { isTemplateFile, isTokenizerFile, type Vocabulary } from '@polygraft/delta'
 import type { ByteSource, Checkpoint } from '@polygraft/tensor'
 
 type Files = ReadonlyMap<string, ByteSource>
 
-const TOKENIZER =
-  /^(tokenizer[._].*|tokenization_.*\.py|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt|bpe)|merges\.txt|(spiece|sentencepiece(\.bpe)?)\.model|tekken\.json|.*\.tiktoken)$/
-const TEMPLATE = /^(chat_template\.(jinja|json)|additional_chat_templates\/.*)$/
 const GENERATION = 'generation_config.json'
 
 /**
@@ -20,21 +17,21 @@ export function outputFiles(
   vocabulary?: Vocabulary,
 ): Files {
   const templates = templatesOf(post.files, vocabulary)
-  const fromPost = tokenizer === 'post' && select(post.files, (name) => TOKENIZER.test(name)).size > 0
+  const fromPost = tokenizer === 'post' && select(post.files, isTokenizerFile).size > 0
   const dropped = (name: string) =>
-    (TOKENIZER.test(name) && fromPost) ||
-    (TEMPLATE.test(name) && (fromPost || templates.size > 0)) ||
+    (isTokenizerFile(name) && fromPost) ||
+    (isTemplateFile(name) && (fromPost || templates.size > 0)) ||
     (name === GENERATION && post.files.has(GENERATION))
   return new Map([
     ...select(cpt, (name) => !dropped(name)),
-    ...select(post.files, (name) => name === GENERATION || (TOKENIZER.test(name) && fromPost)),
-    ...(fromPost ? select(post.files, (name) => TEMPLATE.test(name)) : templates),
+    ...select(post.files, (name) => name === GENERATION || (isTokenizerFile(name) && fromPost)),
+    ...(fromPost ? select(post.files, isTemplateFile) : templates),
   ])
 }
 
 /** post's chat templates as files, whichever way it stores them. */
 function templatesOf(files: Files, vocabulary: Vocabulary | undefined): Files {
-  const stored = select(files, (name) => TEMPLATE.test(name))
+  const stored = select(files, isTemplateFile)
   if (stored.size > 0) return stored
   // The names become file names: what could be a path is none.
   const embedded = [...(vocabulary?.chatTemplates ?? [])].filter(([name]) => /^\w[\w.-]*$/.test(name))

@@ -10,6 +10,9 @@ export interface Problem {
   /** What is wrong, as one sentence without the place and the values below. */
   readonly message: string
   readonly file?: string
+  /** Where in a text file that somebody wrote; both count from 1. */
+  readonly line?: number
+  readonly column?: number
   readonly tensor?: string
   readonly expected?: string
   readonly received?: string
@@ -51,12 +54,17 @@ export function throwIfAny(problems: readonly Problem[]): void {
 
 /** A problem as text: what, where, expected, received, what to do next. */
 export function formatProblem(problem: Problem): string {
-  const place = [problem.file, problem.tensor && `tensor ${problem.tensor}`].filter(Boolean).join(', ')
+  const place = [placeOf(problem), problem.tensor && `tensor ${problem.tensor}`].filter(Boolean).join(', ')
   const lines = [`${problem.message} [${problem.code}]${place ? ` (${place})` : ''}`]
   if (problem.expected !== undefined) lines.push(`  expected: ${problem.expected}`)
   if (problem.received !== undefined) lines.push(`  received: ${problem.received}`)
   if (problem.next !== undefined) lines.push(`  next: ${problem.next}`)
   return lines.join('\n')
+}
+
+/** `recipe.yml:12:5`, as editors and terminals take it. */
+function placeOf({ file, line, column }: Problem): string | undefined {
+  return [file, line, column].filter((part) => part !== undefined).join(':') || undefined
 }
 
 function formatProblems(problems: readonly Problem[]): string {

@@ -1,0 +1,85 @@
+import { expectedTensors, familyOf } from '@polygraft/architectures'
+import { evaluate } from '@polygraft/engine'
+import { type Checkpoint, type JsonObject, numel } from '@polygraft/tensor'
+import { formatSafetensors, openFiles } from '@polygraft/tensor-io'
+
+const TINY: JsonObject = {
+  model_type: 'llama',
+  architectures: ['LlamaForCausalLM'],
+  vocab_size: 6,
+  hidden_size: 4,
+  intermediate_size: 6,
+  num_hidden_layers: 3,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 2,
+  rms_norm_eps: 1e-5,
+  torch_dtype: 'float32',
+}
+
+export interface TinyOptions {
+  readonly config?: JsonObject
+  /** A tokenizer of these tokens, in the order of their ids; those in angle brackets are added ones. */
+  readonly tokens?: readonly string[]
+  readonly files?: Readonly<Record<string, string>>
+  readonly location?: string
+}
+
+/** A model in memory, F32, whose values follow from the seed. */
+export function tinyModel(
+  seed: number,
+  { config, tokens, files = {}, location }: TinyOptions = {},
+): Promise<Checkpoint> {
+  const whole = {
+    ...TINY,
+    ...(tokens && !config?.vocab_size ? { vocab_size: tokens.length } : {}),
+    ...config,
+  }
+  let state = seed * 7919 + 13
+  const next = () => {
+    state = (state * 16807) % 2147483647
+    return (state % 2001) / 1000 - 1
+  }
+  const shapes = [...expectedTensors(familyOf(whole), whole)]
+  const { header } = formatSafetensors(shapes.map(([name, shape]) => [name, { dtype: 'F32', shape }]))
+  const data = shapes
+    .map(([name, shape]) => [name, Float32Array.from({ length: numel(shape) }, next)] as const)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+  const weights = new Blob([header, ...data.map(([, values]) => values)])
+  const texts = { ...(tokens ? { 'tokenizer.json': JSON.stringify(tokenizer(tokens)) } : {}), ...files }
+  return openFiles(
+    new Map([
+      ['model.safetensors', weights],
+      ['config.json', new Blob([JSON.stringify(whole)])],
+      ...Object.entries(texts).map(([name, text]) => [name, new Blob([text])] as const),
+    ]),
+    location ?? `memory ${seed}`,
+  )
+}
+
+function tokenizer(tokens: readonly string[]): JsonObject {
+  const isAdded = (token: string) => token.startsWith('<')
+  const vocab = tokens.flatMap((token, id) => (isAdded(token) ? [] : [[token, id] as const]))
+  const settings = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+  const added = tokens.flatMap((content, id) => (isAdded(content) ? [{ id, content, ...settings }] : []))
+  return {
+    version: '1.0',
+    added_tokens: added,
+    pre_tokenizer: { type: 'WhitespaceSplit' },
+    model: { type: 'WordLevel', vocab: Object.fromEntries(vocab), unk_token: '<unk>' },
+  }
+}
+
+/** The values of one tensor, evaluated by the engine in F32. */
+export async function valuesOf(checkpoint: Checkpoint, name: string): Promise<number[]> {
+  const tensor = checkpoint.tensors.get(name)
+  if (!tensor) throw new Error(`no tensor ${name}`)
+  const bytes = await evaluate({ ...tensor, dtype: 'F32' }, checkpoint.sources)
+  return [...new Float32Array(bytes.buffer)]
+}
+
+/** Row `row` of a matrix. */
+export async function rowOf(checkpoint: Checkpoint, name: string, row: number): Promise<number[]> {
+  const width = checkpoint.tensors.get(name)!.shape[1]!
+  return (await valuesOf(checkpoint, name)).slice(row * width, (row + 1) * width)
+}
