@@ -6,6 +6,7 @@ import { addDiff } from './commands/diff.js'
 import { addFinish } from './commands/finish.js'
 import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
+import { addMerge } from './commands/merge.js'
 import { addRun } from './commands/run.js'
 import { addUpcycle } from './commands/upcycle.js'
 import { addVerify } from './commands/verify.js'
@@ -23,7 +24,18 @@ const program = new Command('polygraft')
   .showHelpAfterError('(add --help for the options and an example)')
   .exitOverride()
 
-const commands = [addInspect, addDiff, addDelta, addUpcycle, addGraft, addRun, addFinish, addVerify, addDemo]
+const commands = [
+  addInspect,
+  addDiff,
+  addDelta,
+  addUpcycle,
+  addGraft,
+  addMerge,
+  addRun,
+  addFinish,
+  addVerify,
+  addDemo,
+]
 for (const add of commands) add(program)
 for (const command of program.commands) command.copyInheritedSettings(program)
 

@@ -109,7 +109,7 @@ export function describe(value: unknown): string {
   return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text
 }
 
-export function valueAt(data: unknown, path: Path): unknown {
+function valueAt(data: unknown, path: Path): unknown {
   return path.reduce<unknown>(
     (value, key) =>
       typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined,

@@ -31,9 +31,16 @@ export interface TokenSetting {
   readonly force: boolean
 }
 
+export interface NamedModel {
+  /** As the user knows it. */
+  readonly label: string
+  readonly checkpoint: Checkpoint
+}
+
 /** What the tokenizer of a merged model is to be. */
 export interface TokenizerSetting {
-  readonly source: 'union' | { readonly model: number }
+  /** A model of the merge, or one from outside that gives its tokenizer and no rows. */
+  readonly source: 'union' | { readonly model: number | NamedModel }
   readonly tokens: ReadonlyMap<string, TokenSetting>
   /** The number of rows is rounded up to a multiple of it; new ones are the mean of all tokens' rows. */
   readonly padToMultipleOf?: number
@@ -45,12 +52,6 @@ export type MeasureMeanRow = (
   rows: number,
   sources: ReadonlyMap<SourceId, Source>,
 ) => Promise<Float32Array>
-
-export interface NamedModel {
-  /** As the user knows it. */
-  readonly label: string
-  readonly checkpoint: Checkpoint
-}
 
 export interface AlignedModels {
   readonly models: readonly Checkpoint[]
@@ -124,8 +125,11 @@ async function outputVocabulary(
   if (!setting)
     return { ...(await donorVocabulary(models[first]!, [], undefined)), rows: models[first]!.rows }
   const extra = [...setting.tokens.keys()]
-  if (setting.source !== 'union')
-    return donorVocabulary(models[setting.source.model]!, extra, setting.padToMultipleOf)
+  if (setting.source !== 'union') {
+    const { model } = setting.source
+    const donor = typeof model === 'number' ? models[model]! : await vocabularyModel(model)
+    return donorVocabulary(donor, extra, setting.padToMultipleOf)
+  }
   const others = models.filter((_, i) => i !== first)
   return unionVocabulary(models[first]!, others, extra, setting.padToMultipleOf)
 }

@@ -1,3 +1,4 @@
+export type { ModelLocation, ModelReference } from './_references.js'
 export type {
   AlignedModels,
   MeasureMeanRow,
@@ -6,3 +7,9 @@ export type {
   TokenSetting,
 } from './align-models.js'
 export { alignModels } from './align-models.js'
+export type { BuiltRecipe, RecipeEnvironment } from './build-recipe.js'
+export { buildRecipe } from './build-recipe.js'
+export type { Measuring } from './measuring.js'
+export { dryMeasuring, engineMeasuring } from './measuring.js'
+export type { Allowed, MergeRecipe, Recipe } from './parse-recipe.js'
+export { parseRecipe } from './parse-recipe.js'

@@ -7,6 +7,8 @@ export interface ParameterRule {
   readonly above?: number
   readonly least?: number
   readonly most?: number
+  /** Values beside those of the type. */
+  readonly choices?: readonly string[]
   /** Absent: the parameter must be given. */
   readonly default?: number | boolean
   readonly about: string
@@ -23,7 +25,11 @@ export interface MethodRule {
   readonly about: string
 }
 
-const number = (scope: ParameterRule['scope'], about: string, more: Partial<ParameterRule> = {}): ParameterRule => ({
+const number = (
+  scope: ParameterRule['scope'],
+  about: string,
+  more: Partial<ParameterRule> = {},
+): ParameterRule => ({
   scope,
   type: 'number',
   about,
@@ -40,7 +46,8 @@ const weight = number('other', 'Factor of its task vector.')
 const density = number('other', 'Share of the elements that is kept.', { above: 0, most: 1, default: 1 })
 const lambda = number('merge', 'Factor of the merged task vector.', { default: 1 })
 const normalize = (value: boolean) => boolean(value, 'Divide by the sum of the weights that count.')
-const rescale = (value: boolean) => boolean(value, 'Scale what is kept up, so that the sum of magnitudes stays.')
+const rescale = (value: boolean) =>
+  boolean(value, 'Scale what is kept up, so that the sum of magnitudes stays.')
 const t = number('merge', 'How far from the base to the other model.')
 
 /** What all methods of task vectors take. */
@@ -51,12 +58,20 @@ const vectors = (normalised: boolean, rescaled: boolean) => ({
   normalize: normalize(normalised),
   rescale: rescale(rescaled),
 })
-const gamma = number('other', 'Share of the largest elements that is dropped.', { least: 0, most: 1, default: 0.01 })
-const epsilon = number('other', 'Half the spread of the probabilities to keep, from the smallest element to the largest.', {
+const gamma = number('other', 'Share of the largest elements that is dropped.', {
   least: 0,
   most: 1,
-  default: 0.15,
+  default: 0.01,
 })
+const epsilon = number(
+  'other',
+  'Half the spread of the probabilities to keep, from the smallest element to the largest.',
+  {
+    least: 0,
+    most: 1,
+    default: 0.15,
+  },
+)
 
 const ofVectors = (about: string, parameters: Readonly<Record<string, ParameterRule>>): MethodRule => ({
   base: 'required',
@@ -76,7 +91,13 @@ export const METHODS: Readonly<Record<string, MethodRule>> = {
     },
     about: 'Weighted mean (arXiv:2203.05482).',
   },
-  slerp: { base: 'required', least: 1, most: 1, parameters: { t }, about: 'Along the arc between two models.' },
+  slerp: {
+    base: 'required',
+    least: 1,
+    most: 1,
+    parameters: { t },
+    about: 'Along the arc between two models.',
+  },
   nuslerp: {
     base: 'optional',
     least: 2,
@@ -122,7 +143,11 @@ export const METHODS: Readonly<Record<string, MethodRule>> = {
   }),
   della_linear: ofVectors('The same without election.', { ...vectors(false, true), epsilon }),
   sce: ofVectors('Select by variance, weigh by energy, erase minority signs (arXiv:2408.07990).', {
-    select_topk: number('merge', 'Share of the elements with the largest variance.', { above: 0, most: 1, default: 1 }),
+    select_topk: number('merge', 'Share of the elements with the largest variance.', {
+      above: 0,
+      most: 1,
+      default: 1,
+    }),
   }),
   model_stock: {
     base: 'required',
@@ -137,7 +162,13 @@ export const METHODS: Readonly<Record<string, MethodRule>> = {
     parameters: { t: number('merge', 'Distance up to which elements are swapped.', { least: 0 }) },
     about: 'Takes the other model where it is near the base.',
   },
-  arcee_fusion: { base: 'required', least: 1, most: 1, parameters: {}, about: 'Fuses where the change matters.' },
+  arcee_fusion: {
+    base: 'required',
+    least: 1,
+    most: 1,
+    parameters: {},
+    about: 'Fuses where the change matters.',
+  },
   ram: ofVectors('Reinforced agent merging: shared and unique changes apart.', {
     epsilon: number('merge', 'Changes below this are none.', { least: 0, default: 1e-5 }),
   }),

@@ -4,7 +4,7 @@ import { z } from 'zod'
 export type Scalar = number | boolean | string
 
 /** The value of a parameter for the tensors whose names hold `filter`; without one, or with `*`, for all. */
-export interface Conditional {
+interface Conditional {
   readonly filter?: string | undefined
   readonly value: Scalar | readonly Scalar[]
 }
@@ -77,12 +77,12 @@ function along(values: readonly Scalar[], t: number): Scalar {
   const before = Math.floor(place)
   const [a, b] = [values[before]!, values[Math.min(before + 1, values.length - 1)]!]
   const share = place - before
-  const [x, y] = [numeric(a), numeric(b)]
+  const [x, y] = [numberOf(a), numberOf(b)]
   return x === undefined || y === undefined ? a : share === 0 ? x : (1 - share) * x + share * y
 }
 
 /** `1e-4` is a text to some YAML parsers, and what was written for them means a number. */
-function numeric(value: Scalar): number | undefined {
+export function numberOf(value: Scalar): number | undefined {
   if (typeof value === 'number') return value
   return typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value))
     ? Number(value)

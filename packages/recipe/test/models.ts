@@ -71,7 +71,7 @@ function tokenizer(tokens: readonly string[]): JsonObject {
 }
 
 /** The values of one tensor, evaluated by the engine in F32. */
-export async function valuesOf(checkpoint: Checkpoint, name: string): Promise<number[]> {
+async function valuesOf(checkpoint: Checkpoint, name: string): Promise<number[]> {
   const tensor = checkpoint.tensors.get(name)
   if (!tensor) throw new Error(`no tensor ${name}`)
   const bytes = await evaluate({ ...tensor, dtype: 'F32' }, checkpoint.sources)

@@ -1,0 +1,172 @@
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { evaluate } from '@polygraft/engine'
+import { openFolder } from '@polygraft/tensor-io/node'
+import { describe, expect, it } from 'vitest'
+import { BASE, createTemp, INSTRUCT, run, runJson, succeed } from './support.js'
+
+/** A recipe in a folder of its own, and where to write. */
+async function recipe(text: string) {
+  const folder = (await createTemp()).dir
+  const file = join(folder, 'recipe.yml')
+  await writeFile(file, text)
+  return { file, out: join(folder, 'out'), folder }
+}
+
+async function values(folder: string, name: string): Promise<Float32Array> {
+  const { tensors, sources } = await openFolder(folder)
+  const bytes = await evaluate({ ...tensors.get(name)!, dtype: 'F32' }, sources)
+  return new Float32Array(bytes.buffer)
+}
+const NAME = 'model.layers.1.mlp.up_proj.weight'
+const bf16 = (x: number) => {
+  const view = new DataView(new ArrayBuffer(4))
+  view.setFloat32(0, x)
+  const bits = view.getUint32(0)
+  view.setUint32(0, ((bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000) >>> 0)
+  return view.getFloat32(0)
+}
+
+describe('merge', () => {
+  it('averages with filters and gradients, as computed by hand', async () => {
+    const { file, out } = await recipe(`
+merge_method: linear
+models:
+  - model: ${BASE}
+    parameters: { weight: 1 }
+  - model: ${INSTRUCT}
+    parameters:
+      weight:
+        - { filter: mlp, value: [0, 3] }
+        - { value: 0 }
+dtype: bfloat16
+`)
+    await succeed(['merge', file, '-o', out])
+    const [base, instruct, merged] = [
+      await values(BASE, NAME),
+      await values(INSTRUCT, NAME),
+      await values(out, NAME),
+    ]
+    // Layer 1 of 4 lies a third of the way from 0 to 3: equal weights.
+    const mean = base.map((x, i) => bf16(Math.fround(Math.fround(x * 0.5) + Math.fround(instruct[i]! * 0.5))))
+    expect([...merged]).toEqual([...mean])
+    const other = 'model.layers.1.self_attn.q_proj.weight'
+    expect(await values(out, other)).toEqual(await values(BASE, other))
+    const manifest = JSON.parse(await readFile(join(out, 'polygraft.json'), 'utf8'))
+    expect(manifest.recipe.at(-1)).toMatchObject({
+      op: 'recipe',
+      dialect: 'mergekit',
+      recipe: { merge_method: 'linear' },
+    })
+  })
+
+  it('stacks layers of several models (a frankenmerge)', async () => {
+    const { file, out } = await recipe(`
+merge_method: linear
+parameters: { weight: 1 }
+slices:
+  - sources: [{ model: ${BASE}, layer_range: [0, 3] }]
+  - sources: [{ model: ${INSTRUCT}, layer_range: [1, 4] }]
+`)
+    const { json } = await runJson(['merge', file, '-o', out])
+    expect(json.skipped).toContainEqual({
+      tensor: NAME.replace('.1.', '.3.'),
+      reason: `layer 3 is in no slice (${BASE})`,
+    })
+    expect(JSON.parse(await readFile(join(out, 'config.json'), 'utf8')).num_hidden_layers).toBe(6)
+    expect(await values(out, NAME.replace('.1.', '.4.'))).toEqual(
+      await values(INSTRUCT, NAME.replace('.1.', '.2.')),
+    )
+    expect(await values(out, 'model.embed_tokens.weight')).toEqual(
+      await values(BASE, 'model.embed_tokens.weight'),
+    )
+    expect(await values(out, 'lm_head.weight')).toEqual(await values(INSTRUCT, 'lm_head.weight'))
+  })
+
+  it('takes what it measured into a plan, whose tasks write the same bytes', async () => {
+    const text = `
+merge_method: ties
+base_model: ${BASE}
+models:
+  - model: ${INSTRUCT}
+    parameters: { weight: 0.7, density: 0.4 }
+`
+    const { file, out, folder } = await recipe(text)
+    await succeed(['merge', file, '-o', out])
+    const plan = join(folder, 'plan.json')
+    const other = join(folder, 'other')
+    await succeed(['merge', file, '-o', other, '--plan', plan, '--max-shard-size', '100KB'])
+    await succeed(['run', plan, '--task', '1/2'])
+    await succeed(['run', plan, '--task', '2/2'])
+    await succeed(['finish', plan])
+    expect(await values(other, NAME)).toEqual(await values(out, NAME))
+    const [base, merged] = [await values(BASE, NAME), await values(out, NAME)]
+    const changed = merged.filter((x, i) => x !== base[i]).length
+    expect(changed).toBeGreaterThan(0)
+    expect(changed).toBeLessThanOrEqual(Math.floor(0.4 * base.length))
+  })
+
+  it('finds paths beside the recipe', async () => {
+    const { file, out, folder } = await recipe(
+      'merge_method: linear\nmodels: [{ model: ./there, parameters: { weight: 1 } }]\n',
+    )
+    await mkdir(join(folder, 'there'))
+    const ended = await run(['merge', file, '-o', out])
+    expect(ended.code).toBe(1)
+    expect(ended.stderr).toContain(`${file}:2:`)
+  })
+
+  const models = `models:\n  - model: ${INSTRUCT}\n    parameters: { weight: 1 }\n`
+  it.each([
+    ['an unknown key', `merge_method: linear\n${models}bas_model: x\n`, 'unknown-key', [5, 1], 'base_model'],
+    ['an unknown method', `merge_method: tiess\n${models}`, 'bad-value', [1, 15], 'ties'],
+    [
+      'an unknown parameter',
+      `merge_method: ties\nbase_model: ${BASE}\nparameters: { densty: 1 }\n${models}`,
+      'unknown-key',
+      [3, 15],
+      'density',
+    ],
+    ['a missing base', `merge_method: ties\n${models}`, 'missing-base', [1, 1], undefined],
+    [
+      'a missing parameter',
+      `merge_method: linear\nmodels:\n  - model: ${INSTRUCT}\n`,
+      'missing-key',
+      [3, 5],
+      undefined,
+    ],
+    [
+      'a density of 0',
+      `merge_method: ties\nbase_model: ${BASE}\nparameters: { density: 0 }\n${models}`,
+      'bad-value',
+      [3, 24],
+      undefined,
+    ],
+    [
+      'weights that sum to zero',
+      `merge_method: linear\n${models}  - model: ${BASE}\n    parameters: { weight: -1 }\n`,
+      'zero-weights',
+      [1, 15],
+      undefined,
+    ],
+    [
+      'a method that is not there yet',
+      `merge_method: karcher\n${models}`,
+      'not-supported',
+      [1, 15],
+      undefined,
+    ],
+    ['no YAML', 'merge_method: [\n', 'bad-yaml', undefined, undefined],
+    ['no kind of recipe', 'merge_metod: linear\n', 'bad-recipe', [1, 1], 'merge_method'],
+  ])('refuses %s, and writes nothing', async (_, text, code, at, word) => {
+    const { file, out } = await recipe(text)
+    const ended = await runJson(['merge', file, '-o', out])
+    expect(ended.code).toBe(1)
+    const [problem] = ended.json.error.problems
+    expect(problem).toMatchObject({ code, file })
+    if (at) expect([problem.line, problem.column]).toEqual(at)
+    if (word) expect(problem.next).toBe(`Did you mean ${word}?`)
+    expect(existsSync(out)).toBe(false)
+  })
+})

@@ -1,0 +1,71 @@
+import type { Measures, MergeTargets } from '@polygraft/delta'
+import { evaluate, type MeasureOptions, measureTargets } from '@polygraft/engine'
+import { numel, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
+import type { MeasureMeanRow } from './align-models.js'
+
+/** What building has to see of values. */
+export interface Measuring {
+  targets(targets: MergeTargets, sources: ReadonlyMap<SourceId, Source>): Promise<Measures>
+  meanRow: MeasureMeanRow
+}
+
+/** Measures with the engine: thresholds, norms and products in passes over the inputs. */
+export function engineMeasuring(options: MeasureOptions = {}): Measuring {
+  return {
+    targets: (targets, sources) => measureTargets(targets, sources, options),
+    meanRow: (tensor, rows, sources) => meanRow(tensor, rows, sources, options.signal),
+  }
+}
+
+/**
+ * Reads nothing and makes every value up: what is built with it has the tensors, shapes and costs of the real thing and not its
+ * numbers. For dry runs.
+ */
+export const dryMeasuring: Measuring = {
+  targets: async ({ thresholds, statistics, grams }) => ({
+    thresholds: mapValues(thresholds, ({ tensor }) => ({ threshold: 1, tieEnd: numel(tensor.shape) })),
+    statistics: mapValues(statistics, ({ shape }) => ({
+      sumAbs: 1,
+      sumSquares: 1,
+      count: numel(shape),
+      zeros: 0,
+    })),
+    grams: mapValues(grams, ({ tensors }) => ({ products: identity(tensors.length) })),
+  }),
+  meanRow: async ({ shape }) => new Float32Array(shape[1]!),
+}
+
+function mapValues<Value, Result>(
+  map: ReadonlyMap<string, Value>,
+  make: (value: Value) => Result,
+): Map<string, Result> {
+  return new Map([...map].map(([name, value]) => [name, make(value)]))
+}
+
+/** Products (i, j), i <= j, of vectors at right angles. */
+function identity(count: number): number[] {
+  return Array.from({ length: count }, (_, i) =>
+    Array.from({ length: count - i }, (_, j) => (j === 0 ? 1 : 0)),
+  ).flat()
+}
+
+// Rows in memory at a time.
+const ROWS = 1024
+
+/** The mean of the first rows of [V, H], summed in F64 from the first on. */
+async function meanRow(
+  tensor: Tensor,
+  rows: number,
+  sources: ReadonlyMap<SourceId, Source>,
+  signal: AbortSignal | undefined,
+): Promise<Float32Array> {
+  const width = tensor.shape[1]!
+  const sums = new Float64Array(width)
+  for (let from = 0; from < rows; from += ROWS) {
+    signal?.throwIfAborted()
+    const range = { begin: from * width, end: Math.min(rows, from + ROWS) * width }
+    const values = new Float32Array((await evaluate({ ...tensor, dtype: 'F32' }, sources, range)).buffer)
+    for (let i = 0; i < values.length; i++) sums[i % width]! += values[i]!
+  }
+  return Float32Array.from(sums, (sum) => sum / rows)
+}

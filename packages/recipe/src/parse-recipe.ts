@@ -1,0 +1,101 @@
+import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
+import type { z } from 'zod'
+import { describe, meant, schemaProblems } from './_issues.js'
+import { mergekitSchema } from './_mergekit-schema.js'
+import { planFindings } from './_plan-problems.js'
+import type { ModelReference } from './_references.js'
+import { type Path, parseYaml, type YamlText } from './_yaml.js'
+import type { MergePlan } from './merge-plan.js'
+import { planMergekit } from './mergekit.js'
+
+/** What recipes of all dialects have in common. */
+interface AnyRecipe {
+  /** The document as it was written, as plain data; goes into the manifest. */
+  readonly yaml: YamlText
+  /** The checkpoints that it refers to, by the name that it has for them. */
+  readonly models: ReadonlyMap<string, ModelReference>
+  /** Where each of them was first written. */
+  readonly places: ReadonlyMap<string, Path>
+  /** Input tensors that are dropped deliberately, and why. */
+  readonly allow: readonly Allowed[]
+  /** What has no effect, or may surprise. */
+  readonly warnings: readonly Problem[]
+}
+
+/** Tensors whose names hold `tensors`, where `*` stands for anything. */
+export interface Allowed {
+  readonly tensors: string
+  readonly reason: string
+}
+
+/** A recipe of mergekit. */
+export interface MergeRecipe extends AnyRecipe {
+  readonly dialect: 'mergekit'
+  readonly plan: MergePlan
+}
+
+/** A recipe that was read and checked as far as that goes without its models. */
+export type Recipe = MergeRecipe
+
+/** What tells the dialects apart. */
+const MARKS = { mergekit: ['merge_method'] } as const
+
+/**
+ * Reads a recipe: our own (`polygraft: 1`), mergekit's (`merge_method`) or mergekit-moe's (`experts`).
+ * @param file Named in problems.
+ * @throws ModelError with everything that is wrong, each with line and column, what was expected, and the nearest valid word.
+ */
+export function parseRecipe(text: string, file: string): Recipe {
+  const yaml = parseYaml(text, file)
+  return parseMergekit(yaml, dialectOf(yaml))
+}
+
+function dialectOf({ data, place }: YamlText): keyof typeof MARKS {
+  const choices = Object.values(MARKS).flat()
+  const expected = 'merge_method (a recipe of mergekit)'
+  if (typeof data !== 'object' || data === null || Array.isArray(data))
+    throw new ModelError({
+      code: 'bad-recipe',
+      message: 'The recipe is no map of keys',
+      ...place([]),
+      expected,
+      received: describe(data),
+    })
+  const keys = Object.keys(data)
+  const found = Object.entries(MARKS).find(([, marks]) => marks.some((mark) => keys.includes(mark)))
+  if (found) return found[0] as keyof typeof MARKS
+  const near = keys.map((key) => ({ key, ...meant(key, choices) })).find(({ next }) => next)
+  throw new ModelError({
+    code: 'bad-recipe',
+    message: 'Nothing says what kind of recipe this is',
+    ...place(near ? [near.key] : [], 'key'),
+    expected,
+    received: keys.join(', ') || 'no keys',
+    ...(near ? { next: near.next! } : {}),
+  })
+}
+
+function parseMergekit(written: YamlText, dialect: 'mergekit'): MergeRecipe {
+  const yaml = { ...written, data: withoutNulls(written.data) }
+  const recipe = checked(mergekitSchema, yaml)
+  const { plan, models, places, problems } = planMergekit(recipe, yaml)
+  throwIfAny(problems)
+  const findings = planFindings(plan, yaml)
+  throwIfAny(findings.problems)
+  return { dialect, yaml, plan, models, places, allow: recipe.allow ?? [], warnings: findings.warnings }
+}
+
+/** @throws ModelError with all that the schema finds. */
+function checked<Schema extends z.ZodType>(schema: Schema, yaml: YamlText): z.infer<Schema> {
+  const result = schema.safeParse(yaml.data)
+  if (!result.success) throw new ModelError(schemaProblems(yaml, schema, result.error.issues))
+  return result.data
+}
+
+/** To mergekit a key without a value is a key that is not there. */
+function withoutNulls(data: unknown): unknown {
+  if (Array.isArray(data)) return data.map(withoutNulls)
+  if (typeof data !== 'object' || data === null) return data
+  const entries = Object.entries(data).filter(([, value]) => value !== null)
+  return Object.fromEntries(entries.map(([key, value]) => [key, withoutNulls(value)]))
+}
