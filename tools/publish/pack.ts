@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { pnpm } from '../bootstrap/pnpm.mjs'
-import { workspaces } from '../bootstrap/stamp.mjs'
+import { linkExternal } from './link-external.js'
 
 const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 
@@ -32,7 +32,7 @@ export async function installPacked(): Promise<{ folder: string; packages: reado
   const packages = readdirSync(folder)
     .filter((file) => file.endsWith('.tgz'))
     .map((file) => unpack(join(folder, file), folder))
-  linkExternal(folder)
+  linkExternal(ROOT, join(folder, 'node_modules'))
   return { folder, packages }
 }
 
@@ -47,18 +47,5 @@ function unpack(tarball: string, folder: string): Packed {
     tarball,
     dir,
     manifest: JSON.parse(readFileSync(join(dir, 'package.json'), 'utf8')),
-  }
-}
-
-function linkExternal(folder: string) {
-  const needed = workspaces(ROOT).flatMap(({ dir, manifest }) =>
-    Object.keys(manifest.dependencies ?? {})
-      .filter((name) => !name.startsWith('@polygraft/'))
-      .map((name) => [name, join(ROOT, dir, 'node_modules', name)] as const),
-  )
-  for (const [name, target] of new Map(needed)) {
-    const link = join(folder, 'node_modules', name)
-    mkdirSync(dirname(link), { recursive: true })
-    symlinkSync(target, link, 'junction')
   }
 }

@@ -1,6 +1,7 @@
 import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { workspaces } from '../bootstrap/stamp.mjs'
+import { linkExternal } from './link-external.js'
 
 /**
  * Lays the built packages out as an installation from a registry would, so that what they import of each other is built
@@ -17,5 +18,6 @@ export function stagePublished(root: string): string {
     const published = { ...manifest, ...manifest.publishConfig }
     writeFileSync(join(folder, name, 'package.json'), JSON.stringify(published))
   }
+  linkExternal(root, folder)
   return folder
 }
