@@ -1,3 +1,4 @@
+export type { LowRank, RankChoice } from './_factorize.js'
 export type { Kernels } from './_kernel-pool.js'
 export { createEvaluator, type Evaluator, type GraftCounts, type ReadRequest } from './evaluate.js'
 export { evaluate, type Range } from './evaluate-tensor.js'
@@ -16,6 +17,7 @@ export {
   measureStatistics,
   type TensorPair,
 } from './measure.js'
+export { type LowRankTarget, measureLowRank, measureRowNorms } from './measure-low-rank.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'
 export { type Measured, type MeasureTargets, measureTargets } from './measure-targets.js'
 export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'

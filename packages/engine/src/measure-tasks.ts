@@ -3,6 +3,7 @@ import {
   type BlockReducer,
   collectMagnitudes,
   type Digits,
+  decode,
   digitCounter,
   findNth,
   type GramProducts,
@@ -13,6 +14,7 @@ import {
   statisticsReducer,
 } from '@polygraft/kernels'
 import { byteSize, type FloatDType, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
+import { type Factorizer, factorizer, type LowRank, type RankChoice } from './_factorize.js'
 import type { Kernels } from './_kernel-pool.js'
 import { createEvaluator, type ReadRequest } from './evaluate.js'
 
@@ -37,6 +39,9 @@ export interface MeasureResults {
   readonly sample: Uint32Array
   /** The element's index in the tensor. */
   readonly nth: number
+  readonly lowRank: LowRank
+  /** Of each row. */
+  readonly rowSquares: Float64Array
 }
 
 /** How many elements have which next digit. */
@@ -60,6 +65,10 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly window?: readonly [low: number, high: number]
   /** nth: which of the elements with this magnitude, from 0. There is one. */
   readonly nth?: number
+  /** lowRank, which goes over a whole matrix. */
+  readonly choice?: RankChoice
+  /** rowSquares: elements of a row; begin and count are multiples of it, and `begin` need not be one of BLOCK_ELEMENTS. */
+  readonly width?: number
 }
 
 /** Where tasks are done: in this thread, or in others. */
@@ -88,6 +97,7 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
   const evaluator = createEvaluator(sources, tileElements, kernels)
   const reducers = new Map<string, BlockReducer<unknown>>()
   const tile = new Uint8Array(tileElements * 8)
+  let factors: Factorizer<ReadRequest> | undefined
 
   /** Elements [begin, begin + count) of `tensor` into `out`. */
   function* fill(
@@ -171,6 +181,19 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     return index
   }
 
+  function* rowSquares(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, Float64Array> {
+    const width = task.width!
+    const sums = new Float64Array(task.count / width)
+    const values = new Float64Array(Math.min(tileElements, task.count))
+    yield* tiles(tensor, task, (bytes, begin) => {
+      const some = values.subarray(0, bytes.length / byteSize(tensor.dtype, 1))
+      decode(tensor.dtype as FloatDType, bytes, some)
+      for (const [i, x] of some.entries()) sums[Math.floor((begin - task.begin + i) / width)]! += x * x
+      return true
+    })
+    return sums
+  }
+
   function reducerFor<Result>(kind: string, tensors: readonly Tensor[], make: () => BlockReducer<Result>) {
     const key = `${kind} ${tensors.map(({ dtype }) => dtype)}`
     const reducer = (reducers.get(key) as BlockReducer<Result> | undefined) ?? make()
@@ -202,6 +225,11 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
         return yield* sample(tensors[0]!, task)
       case 'nth':
         return yield* nth(tensors[0]!, task)
+      case 'lowRank':
+        factors ??= factorizer(fill, kernels)
+        return yield* factors.run(tensors[0]!, task.choice!)
+      case 'rowSquares':
+        return yield* rowSquares(tensors[0]!, task)
     }
   }
 

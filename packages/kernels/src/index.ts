@@ -49,3 +49,4 @@ export {
 export { referenceKernel } from './reference.js'
 export { compileKernel, simdKernel } from './simd.js'
 export { addStatistics, createStatistics, type Statistics } from './statistics.js'
+export { orthonormalize, type Svd, svd } from './svd.js'
