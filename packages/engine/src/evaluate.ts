@@ -278,7 +278,7 @@ function splitElementwise(
       case 'mul':
         return { op: e.op, args: e.args.map(visit) }
       case 'elect':
-        return { ...e, args: e.args.map(visit) }
+        return electOf(e, visit)
       case 'scale':
         return { op: 'scale', by: e.by, arg: visit(e.arg) }
       case 'cast':
@@ -304,6 +304,8 @@ function splitElementwise(
       }
       case 'select':
         return { op: 'select', mask: visit(e.mask), on: visit(e.on), off: visit(e.off) }
+      case 'clamp':
+        return { op: 'clamp', arg: visit(e.arg), to: visit(e.to), by: e.by }
       case 'ratio':
         return { op: 'ratio', num: visit(e.num), den: visit(e.den), guard: e.guard }
       default:
@@ -311,6 +313,11 @@ function splitElementwise(
     }
   }
   return { roots: exprs.map(visit), leaves }
+}
+
+function electOf(e: Extract<Expr, { op: 'elect' }>, visit: (e: Expr) => KernelExpr): KernelExpr {
+  const { sum, ...rest } = e
+  return { ...rest, args: e.args.map(visit), ...(sum ? { sum: visit(sum) } : {}) }
 }
 
 /** What a kernel takes as an input: it is not elementwise in operands. */

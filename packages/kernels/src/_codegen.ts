@@ -204,6 +204,8 @@ function compute(loop: Loop, node: KernelNode, group: number): Code {
       const guarded = f32x4.le(f32x4.abs(of(node.b)), scalar(loop, node.scalar))
       return v128.select(v128.splat(ONE), f32x4.div(of(node.a), of(node.b)), guarded)
     }
+    case 'clamp':
+      return clamp(loop, node, group)
     case 'keep':
       return keepLargest(loop, node, group)
     case 'select':
@@ -243,6 +245,18 @@ function keepLargest(loop: Loop, node: Extract<KernelNode, { op: 'keep' }>, grou
   return v128.andnot(value(loop, node.a, group), v128.or(f32x4.lt(size, threshold), late))
 }
 
+function clamp(loop: Loop, node: Extract<KernelNode, { op: 'clamp' }>, group: number): Code {
+  const [a, b, delta] = [node.a, node.b, node.delta].map((index) => value(loop, index, group)) as [
+    Code,
+    Code,
+    Code,
+  ]
+  const by = scalar(loop, node.scalar)
+  const sign = v128.and(f32x4.lt(delta, v128.splat(0)), v128.splat(SIGN))
+  const clamped = v128.select(f32x4.add(b, v128.xor(by, sign)), a, f32x4.gt(f32x4.abs(delta), by))
+  return v128.select(clamped, delta, f32x4.eq(delta, delta))
+}
+
 type Elect = Extract<KernelNode, { op: 'elect' }>
 
 /**
@@ -254,7 +268,7 @@ function elect(loop: Loop, node: Elect, group: number): Code {
   const sum = value(loop, node.sum, group)
   const isAny = node.by === 'any'
   const votes = node.by === 'count' ? countSigns(loop, node, group) : sum
-  const isTie = loop.once(`tie ${node.by} ${node.args} ${group}`, () =>
+  const isTie = loop.once(`tie ${node.by} ${node.args} ${node.sum} ${group}`, () =>
     keep(loop, node.by === 'count' ? i32x4.eq(votes, zero) : f32x4.eq(votes, zero)),
   )
   const sign = isAny ? zero : keep(loop, v128.andnot(v128.and(votes, v128.splat(SIGN)), isTie))
@@ -266,8 +280,9 @@ function elect(loop: Loop, node: Elect, group: number): Code {
     total = keep(loop, total ? f32x4.add(total, elected) : elected)
     return agrees
   })
-  const signed = v128.xor(divideByWeight(loop, node, total!, agreeing), sign)
-  const mean = isAny || node.positive ? signed : v128.andnot(signed, isTie)
+  const divided = divideByWeight(loop, node, total!, agreeing)
+  const none = node.positive ? f32x4.eq(total!, zero) : v128.or(f32x4.eq(total!, zero), isTie)
+  const mean = isAny ? divided : v128.andnot(v128.xor(divided, sign), none)
   return v128.select(mean, sum, f32x4.eq(sum, sum))
 }
 

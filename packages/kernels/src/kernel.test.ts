@@ -126,6 +126,48 @@ describe.each([
     expect(() => create(kernel, 10)!.run(1, kernel.scalars)).toThrow(/Ends are missing/)
   })
 
+  it('clamps to a distance, passing on exactly what is within it', () => {
+    const expr: KernelExpr = { op: 'clamp', arg: input(0), to: input(1), by: 0.5 }
+    const kernel = buildKernel(['F32', 'F32'], [{ expr, dtype: 'F32' }])
+    const [inf, nan] = [Number.POSITIVE_INFINITY, Number.NaN]
+    const values = [
+      [1.1, 3, -3, -0, nan, 1, inf],
+      [1, 1, 1, 0, 1, nan, 1],
+    ]
+    const { results } = evaluate(create(kernel, 7)!, kernel.inputs, ['F32'], values, kernel.scalars)
+    expect(results).toEqual([[Math.fround(1.1), 1.5, 0.5, -0, nan, nan, 1.5]])
+  })
+
+  it('elects by number, all that are not 0, by a sum of something else; weighs, or only adds', () => {
+    const values = [
+      [1, 1, 0, 2],
+      [2, -4, 3, -2],
+      [4, 1, 0, 0],
+    ]
+    const args = values.map((_, i) => input(i))
+    const exprs: KernelExpr[] = [
+      { op: 'elect', args, by: 'count' },
+      { op: 'elect', args, by: 'any' },
+      { op: 'elect', args, weights: [1, 2, 1] },
+      { op: 'elect', args, weights: [] },
+      { op: 'elect', args, zero: 'positive' },
+      { op: 'elect', args, sum: { op: 'scale', by: -1, arg: input(0) } },
+    ]
+    const outputs = exprs.map((each) => ({ expr: each, dtype: 'F32' as const }))
+    const kernel = buildKernel(['F32', 'F32', 'F32'], outputs)
+    const dtypes = outputs.map(({ dtype }) => dtype)
+    const { results } = evaluate(create(kernel, 4)!, kernel.inputs, dtypes, values, kernel.scalars)
+    const f32 = Math.fround
+    expect(results).toEqual([
+      [f32(7 / 3), 1, 3, 0],
+      [f32(7 / 3), f32(-2 / 3), 3, 0],
+      [1.75, -2, 1.5, 0],
+      [7, -4, 3, 0],
+      [f32(7 / 3), -4, 3, 2],
+      [0, -4, 0, -2],
+    ])
+  })
+
   it('selects by a mask, to the bit', () => {
     const expr: KernelExpr = { op: 'select', mask: input(0), on: input(1), off: input(2) }
     const kernel = buildKernel(['BF16', 'F32', 'F32'], [{ expr, dtype: 'F32' }])

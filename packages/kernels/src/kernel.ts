@@ -16,6 +16,7 @@ export type KernelExpr =
     }
   | { readonly op: 'select'; readonly mask: KernelExpr; readonly on: KernelExpr; readonly off: KernelExpr }
   | { readonly op: 'ratio'; readonly num: KernelExpr; readonly den: KernelExpr; readonly guard: number }
+  | { readonly op: 'clamp'; readonly arg: KernelExpr; readonly to: KernelExpr; readonly by: number }
   | {
       readonly op: 'keep'
       readonly arg: KernelExpr
@@ -27,6 +28,7 @@ export type KernelExpr =
       readonly op: 'elect'
       readonly args: readonly KernelExpr[]
       readonly by?: Election['by']
+      readonly sum?: KernelExpr
       readonly zero?: 'positive'
       readonly weights?: readonly number[]
     }
@@ -59,7 +61,15 @@ export type KernelNode =
       readonly scalar: number
       readonly end: number
     }
-  /** `sum` is the left fold of `args`. */
+  /** `delta` is a - b. */
+  | {
+      readonly op: 'clamp'
+      readonly a: number
+      readonly b: number
+      readonly delta: number
+      readonly scalar: number
+    }
+  /** `sum` is the left fold of `args`, or what stands for it. */
   | ({ readonly op: 'elect'; readonly args: readonly number[]; readonly sum: number } & Election)
   | {
       readonly op: 'graft'
@@ -184,7 +194,7 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         return node({
           op: 'elect',
           args,
-          sum: fold('add', args, 'elect'),
+          sum: expr.sum ? visit(expr.sum) : fold('add', args, 'elect'),
           by,
           positive: zero === 'positive',
           weights: !weights ? 'equal' : weights.length === 0 ? 'none' : weights.map(scalar),
@@ -196,6 +206,10 @@ export function buildKernel(inputs: readonly FloatDType[], outputs: readonly Ker
         return node({ op: 'cast', a: visit(expr.arg), dtype: expr.dtype })
       case 'ratio':
         return node({ op: 'ratio', a: visit(expr.num), b: visit(expr.den), scalar: scalar(expr.guard) })
+      case 'clamp': {
+        const [a, b] = [visit(expr.arg), visit(expr.to)]
+        return node({ op: 'clamp', a, b, delta: node({ op: 'sub', a, b }), scalar: scalar(expr.by) })
+      }
       case 'keep': {
         const end = indexIn(ends, expr.tieEnd)
         const a = visit(expr.arg)
@@ -234,6 +248,8 @@ export function operandsOf(node: KernelNode): readonly number[] {
       return [node.a]
     case 'elect':
       return [...node.args, node.sum]
+    case 'clamp':
+      return [node.a, node.b, node.delta]
     case 'select':
       return [node.mask, node.a, node.b]
     case 'graft':

@@ -111,6 +111,8 @@ function compute(
   else if (node.op === 'scale') scaleInto(out, values[node.a]!, scalar(node.scalar))
   else if (node.op === 'cast') castInto(out, values[node.a]!, node.dtype)
   else if (node.op === 'ratio') ratioInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar))
+  else if (node.op === 'clamp')
+    clampInto(out, values[node.a]!, values[node.b]!, values[node.delta]!, scalar(node.scalar))
   else if (node.op === 'select') selectInto(out, values[node.mask]!, values[node.a]!, values[node.b]!)
   else if (node.op === 'keep')
     keepInto(out, values[node.a]!, values[node.b]!, scalar(node.scalar), end(node.end))
@@ -140,6 +142,15 @@ function castInto(out: FloatArray, a: FloatArray, dtype: Kernel['inputs'][number
 /** num / den, and 1 wherever |den| <= guard. */
 function ratioInto(out: FloatArray, num: FloatArray, den: FloatArray, guard: number): void {
   for (let i = 0; i < out.length; i++) out[i] = Math.abs(den[i]!) <= guard ? 1 : num[i]! / den[i]!
+}
+
+/** a where it is within `by` of b, else b + by or b - by. */
+function clampInto(out: FloatArray, a: FloatArray, b: FloatArray, delta: FloatArray, by: number): void {
+  for (let i = 0; i < out.length; i++) {
+    const d = delta[i]!
+    if (Number.isNaN(d)) out[i] = d
+    else out[i] = Math.abs(d) > by ? b[i]! + (d < 0 ? -by : by) : a[i]!
+  }
 }
 
 /** on wherever the mask is not 0, else off. */

@@ -41,11 +41,10 @@ const election = fc.record(
 function electExpr(drawn: {
   election: Pick<Elect, 'by' | 'zero'> & { weighted?: boolean }
   args: readonly KernelExpr[]
-  weights: Iterable<number>
+  weights: readonly number[]
 }): KernelExpr {
   const { weighted, ...choice } = drawn.election
-  const stream = drawn.weights[Symbol.iterator]()
-  const weights = weighted ? drawn.args.map(() => stream.next().value as number) : []
+  const weights = weighted ? drawn.weights.slice(0, drawn.args.length) : []
   return { op: 'elect', args: drawn.args, ...choice, ...(weighted === undefined ? {} : { weights }) }
 }
 const kernelArbitrary: fc.Arbitrary<Kernel> = fc
@@ -64,7 +63,9 @@ const kernelArbitrary: fc.Arbitrary<Kernel> = fc
             op: fc.constantFrom('add' as const, 'sub' as const, 'mul' as const),
             args,
           }),
-          fc.record({ election, args, weights: fc.infiniteStream(scalar) }).map(electExpr),
+          fc.record({ election, args, weights: fc.tuple(scalar, scalar, scalar) }).map(electExpr),
+          fc.record({ op: fc.constant('elect' as const), args, sum: e }),
+          fc.record({ op: fc.constant('clamp' as const), arg: e, to: e, by: scalar }),
           fc.record({ op: fc.constant('scale' as const), by: scalar, arg: e }),
           fc.record({ op: fc.constant('cast' as const), dtype: fc.constantFrom(...DTYPES), arg: e }),
           fc.record({ op: fc.constant('ratio' as const), num: e, den: e, guard: scalar }),
@@ -174,6 +175,8 @@ describe('SIMD and reference', () => {
       { op: 'elect', args: [a, b, c], by: 'count', weights: [0.5, 1, -0.5] },
       { op: 'elect', args: [a, b, c], zero: 'positive', weights: [] },
       { op: 'elect', args: [a, b, c], by: 'any' },
+      { op: 'elect', args: [a, b], sum: c },
+      { op: 'clamp', arg: a, to: b, by: 0.25 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 1 },
       { op: 'graft', cpt: a, base: b, post: c, lambda: 0.3 },
     ]

@@ -38,6 +38,8 @@ export type Expr =
   | { readonly op: 'select'; readonly mask: Expr; readonly on: Expr; readonly off: Expr }
   /** num / den, and 1 wherever |den| <= guard. */
   | { readonly op: 'ratio'; readonly num: Expr; readonly den: Expr; readonly guard: number }
+  /** `arg`, but no farther than `by` (not negative) from `to`: beyond that `to` + by or `to` - by; NaN where either is. */
+  | { readonly op: 'clamp'; readonly arg: Expr; readonly to: Expr; readonly by: number }
   /**
    * Element i of `arg` where the magnitude of `by` (default `arg` itself) is above `threshold`, where it equals it and
    * i < tieEnd, and where it is NaN; else +0. So the k largest magnitudes, of equal ones those of lowest index
@@ -62,6 +64,8 @@ export type Expr =
       readonly args: readonly Expr[]
       /** 'count': the sign that more arguments have. 'any': every argument that is not 0 is elected. */
       readonly by?: 'sum' | 'count' | 'any'
+      /** 'sum': whose sign is elected, instead of the arguments' sum. */
+      readonly sum?: Expr
       /** Where neither sign wins, those above 0 are elected instead of none. */
       readonly zero?: 'positive'
       /** The sum of the elected is divided by the sum of their weights (by 1 where that is 0); default 1 each. Empty: not divided. */
@@ -141,15 +145,18 @@ export function operands(expr: Expr): readonly Expr[] {
     case 'add':
     case 'sub':
     case 'mul':
-    case 'elect':
     case 'concat':
       return expr.args
+    case 'elect':
+      return expr.sum ? [...expr.args, expr.sum] : expr.args
     case 'graft':
       return [expr.cpt, expr.base, expr.post, ...(expr.frozen ? [expr.frozen] : [])]
     case 'select':
       return [expr.mask, expr.on, expr.off]
     case 'ratio':
       return [expr.num, expr.den]
+    case 'clamp':
+      return [expr.arg, expr.to]
     case 'keep':
       return expr.by ? [expr.arg, expr.by] : [expr.arg]
     case 'lowrank':
