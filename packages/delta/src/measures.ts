@@ -15,9 +15,12 @@ export interface TrimThreshold {
 /** Tensors of one shape whose dot products are wanted: what `measureGrams` of `@polygraft/engine` takes. */
 export interface GramTarget {
   readonly tensors: readonly Tensor[]
+  /** One Gram matrix for each row or each column of `width` columns, instead of one for the whole. */
+  readonly by?: 'rows' | 'columns'
+  readonly width?: number
 }
 
-/** What it gives, in F64: the products (i, j), i <= j, row by row. */
+/** What it gives, in F64: of each row or column, or of the whole, the products (i, j), i <= j, row by row. */
 export interface Gram {
   readonly products: ArrayLike<number>
 }
@@ -52,6 +55,9 @@ export const NO_MEASURES: Measures = {
   statistics: new Map(),
   grams: new Map(),
 }
+
+/** Nothing to measure. */
+export const NO_TARGETS: MergeTargets = { thresholds: new Map(), statistics: new Map(), grams: new Map() }
 
 type Kind = keyof MergeTargets
 const KINDS = ['thresholds', 'statistics', 'grams'] as const
@@ -95,6 +101,8 @@ export interface Ask {
   gram(name: string, target: GramTarget): Gram | undefined
   /** What was asked for in vain. */
   readonly open: MergeTargets
+  /** What is wrong with what was measured. */
+  readonly problems: Problem[]
 }
 
 export function createAsk(measured: Measures): Ask {
@@ -118,6 +126,7 @@ export function createAsk(measured: Measures): Ask {
     statistics: (name, target) => answer(measured.statistics, open.statistics, name, target),
     gram: (name, target) => answer(measured.grams, open.grams, name, target),
     open,
+    problems: [],
   }
 }
 
@@ -132,4 +141,19 @@ export function missingMeasures(targets: MergeTargets, measured: Measures = NO_M
       next: "Measure the targets of the same base and options until none is left, as measureMerge does, and give the result as 'measured'.",
     })),
   )
+}
+
+/** The dot products of n tensors as functions of a group's number: 0 for the whole, else a row or column. */
+export function dotsOf(
+  { products }: Gram,
+  n: number,
+): { readonly groups: number; dot(i: number, j: number, group: number): number } {
+  const pairs = (n * (n + 1)) / 2
+  return {
+    groups: products.length / pairs,
+    dot(i, j, group) {
+      const [low, high] = i < j ? [i, j] : [j, i]
+      return products[group * pairs + low * n - (low * (low - 1)) / 2 + high - low]!
+    },
+  }
 }

@@ -117,7 +117,7 @@ export function mergeOp(merge: Merge, measured: Measures = NO_MEASURES): Op {
     const ask = createAsk(measured)
     const operands = mergeOperands(target, models)
     const exprs = new Map(operands.map((each) => [each.name, merge.exprOf(each, ask)]))
-    throwIfAny(missingMeasures(ask.open))
+    throwIfAny([...missingMeasures(ask.open), ...ask.problems])
     const { op, ...parameters } = merge.step(operands.map(({ name }) => name))
     const ids = { [hasBase ? 'base' : 'target']: sourceIds(target), models: models.map(sourceIds) }
     return mergeModels(target, models, ({ name }) => exprs.get(name)!, {
@@ -137,6 +137,7 @@ export function mergeTargets(
   throwIfAny(allProblems(target, merge))
   const ask = createAsk(measured)
   for (const operands of mergeOperands(target, merge.inputs.models)) merge.exprOf(operands, ask)
+  throwIfAny(ask.problems)
   return ask.open
 }
 

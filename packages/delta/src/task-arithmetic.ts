@@ -86,7 +86,7 @@ export function vectorMerge(
 }
 
 /** theta_t - theta_b for each model. */
-function vectorsOf(operands: MergeOperands): Vector[] {
+export function vectorsOf(operands: MergeOperands): Vector[] {
   const { name, target, others } = operands
   return others.map((expr, t) => ({
     key: vectorName(name, t),

@@ -1,6 +1,7 @@
 import { expectedTensors, familyOf } from '@polygraft/architectures'
 import {
   countTargets,
+  type GramTarget,
   type Measures,
   type MergeTargets,
   NO_MEASURES,
@@ -52,6 +53,16 @@ export function checkpointOf(
   }
 }
 
+/** A checkpoint of the one tensor w. */
+export function vectorOf(values: readonly number[], shape: readonly number[] = [values.length]): Checkpoint {
+  return checkpointOf({ w: { shape, values } })
+}
+
+/** The values of w. */
+export function wOf({ tensors }: Checkpoint): number[] {
+  return valuesOf(tensors.get('w'))
+}
+
 /** A dense model of that config with small whole numbers, different for each seed. */
 export function tinyModel(
   seed: number,
@@ -95,7 +106,7 @@ export function measured(targetsOf: (measured: Measures) => MergeTargets): Measu
     all = {
       thresholds: new Map([...all.thresholds, ...mapValues(targets.thresholds, threshold)]),
       statistics: new Map([...all.statistics, ...mapValues(targets.statistics, statistics)]),
-      grams: new Map([...all.grams, ...mapValues(targets.grams, ({ tensors }) => gram(tensors))]),
+      grams: new Map([...all.grams, ...mapValues(targets.grams, gram)]),
     }
   }
 }
@@ -125,10 +136,17 @@ function statistics(tensor: Tensor) {
   }
 }
 
-function gram(tensors: readonly Tensor[]) {
+function gram({ tensors, by, width = 1 }: GramTarget) {
   const all = tensors.map(valuesOf)
-  const dot = (a: number[], b: number[]) => a.reduce((sum, x, i) => sum + x * b[i]!, 0)
-  return { products: all.flatMap((a, i) => all.slice(i).map((b) => dot(a, b))) }
+  const total = all[0]!.length
+  const groups = by === 'rows' ? total / width : by === 'columns' ? width : 1
+  const groupOf = (i: number) => (by === 'rows' ? Math.floor(i / width) : by === 'columns' ? i % width : 0)
+  const dot = (a: number[], b: number[], group: number) =>
+    a.reduce((sum, x, i) => sum + (groupOf(i) === group ? x * b[i]! : 0), 0)
+  const products = Array.from({ length: groups }, (_, group) =>
+    all.flatMap((a, i) => all.slice(i).map((b) => dot(a, b, group))),
+  )
+  return { products: products.flat() }
 }
 
 /** A stand-in for masks: any function of its name, seed and index does for these tests. */
@@ -158,11 +176,24 @@ function evaluate(expr: Expr): Float32Array {
     }
     case 'elect': {
       const args = expr.args.map(evaluate)
+      const sum = expr.sum && evaluate(expr.sum)
       return args[0]!.map((_, i) =>
         elect(
           expr,
           args.map((arg) => arg[i]!),
+          sum?.[i],
         ),
+      )
+    }
+    case 'clamp': {
+      const to = evaluate(expr.to)
+      return evaluate(expr.arg).map((x, i) => clamp(x, to[i]!, Math.fround(expr.by)))
+    }
+    case 'spread': {
+      const [arg, size] = [evaluate(expr.arg), expr.count * expr.each]
+      return Float32Array.from(
+        { length: size * expr.times },
+        (_, i) => arg[Math.floor((i % size) / expr.each)]!,
       )
     }
     case 'cast':
@@ -219,11 +250,18 @@ function evaluateAll(args: readonly Expr[]): Float32Array[] {
   return args.map((arg) => (arg.op === 'mask' ? Float32Array.from(maskOf(arg, length)) : evaluate(arg)))
 }
 
+function clamp(x: number, to: number, by: number): number {
+  const distance = Math.fround(x - to)
+  if (Number.isNaN(distance)) return distance
+  return Math.abs(distance) > by ? to + Math.sign(distance) * by : x
+}
+
 function elect(
   { by = 'sum', zero, weights }: Extract<Expr, { op: 'elect' }>,
   values: readonly number[],
+  of: number | undefined,
 ): number {
-  const sum = values.reduce((a, b) => Math.fround(a + b))
+  const sum = of ?? values.reduce((a, b) => Math.fround(a + b))
   const votes = by === 'count' ? values.reduce((total, x) => total + (Math.sign(x) || 0), 0) : sum
   const sign = Math.sign(votes) || (zero ? 1 : 0)
   const elected = [...values.keys()].filter((t) => values[t] !== 0 && (by === 'any' || values[t]! * sign > 0))

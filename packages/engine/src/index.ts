@@ -11,6 +11,7 @@ export {
   type ManifestInput,
 } from './manifest.js'
 export {
+  type Gram,
   type GramTarget,
   measureGrams,
   measureMoments,

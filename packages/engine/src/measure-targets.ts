@@ -1,6 +1,6 @@
-import type { GramProducts, Statistics } from '@polygraft/kernels'
+import type { Statistics } from '@polygraft/kernels'
 import type { Source, SourceId, StateDict } from '@polygraft/tensor'
-import { type GramTarget, measureGrams, measureStatistics } from './measure.js'
+import { type Gram, type GramTarget, measureGrams, measureStatistics } from './measure.js'
 import type { MeasureOptions } from './measure-run.js'
 import { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
 
@@ -15,7 +15,7 @@ export interface MeasureTargets {
 export interface Measured {
   readonly thresholds: ReadonlyMap<string, Threshold>
   readonly statistics: ReadonlyMap<string, Statistics>
-  readonly grams: ReadonlyMap<string, GramProducts>
+  readonly grams: ReadonlyMap<string, Gram>
 }
 
 /**

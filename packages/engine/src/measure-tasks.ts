@@ -2,6 +2,7 @@ import {
   BLOCK_ELEMENTS,
   type BlockReducer,
   collectMagnitudes,
+  columnGrams,
   type Digits,
   decode,
   digitCounter,
@@ -10,6 +11,7 @@ import {
   gramReducer,
   type PairMoments,
   pairReducer,
+  rowGrams,
   type Statistics,
   statisticsReducer,
 } from '@polygraft/kernels'
@@ -34,6 +36,8 @@ export interface MeasureResults {
   readonly moments: readonly PairMoments[]
   readonly statistics: readonly Statistics[]
   readonly grams: readonly GramProducts[]
+  /** Products of each row, or over the task's rows of each column. */
+  readonly rowGrams: Float64Array
   readonly digits: DigitResult
   /** How many elements of a sample have which first digit. */
   readonly sample: Uint32Array
@@ -56,13 +60,16 @@ export type MeasureKind = keyof MeasureResults
 export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly kind: Kind
   readonly operand: number
-  /** A multiple of BLOCK_ELEMENTS. */
+  /** A multiple of BLOCK_ELEMENTS; rowGrams: of `width`. */
   readonly begin: number
   readonly count: number
   /** digits: the magnitude's first ones; nth: all of them. */
   readonly digits?: Digits
   /** digits, F32 only: magnitudes whose first digit lies in [low, high] are wanted as well. */
   readonly window?: readonly [low: number, high: number]
+  /** rowGrams: elements of a row, and whether columns are wanted. */
+  readonly width?: number
+  readonly columns?: boolean
   /** nth: which of the elements with this magnitude, from 0. There is one. */
   readonly nth?: number
   /** lowRank, which goes over a whole matrix. */
@@ -169,6 +176,22 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     return counter.bins()
   }
 
+  function* grams(tensors: readonly Tensor[], task: MeasureTask): Generator<ReadRequest, Float64Array> {
+    const { begin, count, columns, width = 1 } = task
+    const sums = columns ? columnGrams(tensors.length, width) : rowGrams(tensors.length, width)
+    const values = tensors.map(() => new Float64Array(tileElements))
+    for (let done = 0; done < count; done += tileElements) {
+      const size = Math.min(tileElements, count - done)
+      for (const [i, tensor] of tensors.entries()) {
+        const bytes = tile.subarray(0, byteSize(tensor.dtype, size))
+        yield* fill(tensor, begin + done, size, bytes)
+        decode(tensor.dtype as FloatDType, bytes, values[i]!.subarray(0, size))
+      }
+      sums.add(values.map((all) => all.subarray(0, size)))
+    }
+    return sums.products()
+  }
+
   function* nth(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, number> {
     let rest = task.nth!
     let index = -1
@@ -219,6 +242,8 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
           task,
           reducerFor('all', tensors, () => gramReducer(dtypes, kernels)),
         )
+      case 'rowGrams':
+        return yield* grams(tensors, task)
       case 'digits':
         return yield* digits(tensors[0]!, task)
       case 'sample':

@@ -79,6 +79,8 @@ async function measureAll(sources: Map<string, Source>, options: MeasureOptions)
   const grams = new Map([
     ['both', { tensors: [delta('BF16'), stored('base F32'), stored('post F16')] }],
     ['one', { tensors: [stored('base F64')] }],
+    ['rows', { tensors: [delta('BF16'), stored('base F32')], by: 'rows' as const, width: n / 3 }],
+    ['columns', { tensors: [delta('BF16'), stored('base F32')], by: 'columns' as const, width: 3 }],
   ])
   const results = [
     await measureGrams(grams, sources, options),
@@ -138,16 +140,67 @@ describe('what is measured', () => {
 
   it('has all products of several tensors, those of pairs among them', async () => {
     const tensors = [stored('base F32'), stored('post F32'), delta('F32')]
-    const { products, count, nonFinite } = (await measureGrams(new Map([['t', { tensors }]]), inMemory)).get(
-      't',
-    )!
+    const { products } = (await measureGrams(new Map([['t', { tensors }]]), inMemory)).get('t')!
     const pair = [stored('base F32'), stored('post F32')] as const
     const moments = (await measureMoments(new Map([['t', pair]]), inMemory)).get('t')!
-    expect({ count, nonFinite }).toEqual({ count: n, nonFinite: 2 })
     expect([products[0], products[1], products[3]]).toEqual([moments.sumA2, moments.dot, moments.sumB2])
     expect(products[2]! / (products[1]! - products[0]!)).toBeCloseTo(1, 5)
     expect(products[4]! / (products[3]! - products[1]!)).toBeCloseTo(1, 5)
     expect(products[5]! / moments.sumDelta2).toBeCloseTo(1, 5)
+  })
+
+  it('has the products of rows and columns, in whole rows', async () => {
+    const [rows, width] = [1021, 1031] // more than one task
+    const values = Float64Array.from({ length: rows * width }, (_, i) => Math.sin(i * i))
+    values[5 * width + 3] = Number.NaN
+    const other = values.map((x, i) => x * x + (i % 3))
+    const source = sourceOf('m', { a: floats('F32', values), b: floats('BF16', other) })
+    const tensors = ['a', 'b'].map(
+      (name): Tensor => ({ ...source.tensors.get(name)!, expr: read('m', name) }),
+    )
+    const target = (by: 'rows' | 'columns') => ({ tensors, by, width })
+    const grams = await measureGrams(
+      new Map([
+        ['rows', target('rows')],
+        ['columns', target('columns')],
+      ]),
+      new Map([['m', source]]),
+    )
+    const decoded = ['a', 'b'].map((_, i) => {
+      const dtype = i === 0 ? 'F32' : 'BF16'
+      const bytes = floats(dtype, i === 0 ? values : other).bytes
+      const out = new Float64Array(rows * width)
+      decode(dtype, bytes, out)
+      return out
+    })
+    const [a, b] = decoded as [Float64Array, Float64Array]
+    const sums = (of: (i: number) => number, groups: number) => {
+      const all = new Float64Array(groups * 3)
+      for (let i = 0; i < a.length; i++) {
+        if (Number.isNaN(a[i]!)) continue
+        all[of(i) * 3]! += a[i]! * a[i]!
+        all[of(i) * 3 + 1]! += a[i]! * b[i]!
+        all[of(i) * 3 + 2]! += b[i]! * b[i]!
+      }
+      return all
+    }
+    const expected = {
+      rows: sums((i) => Math.floor(i / width), rows),
+      columns: sums((i) => i % width, width),
+    }
+    for (const by of ['rows', 'columns'] as const) {
+      const { products } = grams.get(by)!
+      expect(products.length).toBe(expected[by].length)
+      expect(products.every((x, i) => Math.abs(x - expected[by][i]!) < 1e-9)).toBe(true)
+    }
+    const row = { dtype: 'F32' as const, shape: [width] }
+    const alone = tensors.map(({ expr }): Tensor => {
+      return { ...row, expr: { op: 'rows', arg: expr, width, runs: [[7, 1]] } }
+    })
+    const [one] = (
+      await measureGrams(new Map([['t', { tensors: alone }]]), new Map([['m', source]]))
+    ).values()
+    expect(grams.get('rows')!.products.slice(21, 24)).toEqual(one!.products)
   })
 
   it('tells of progress to the last byte', async () => {
@@ -170,6 +223,8 @@ describe('what is measured', () => {
       ['y', { tensors: [stored('few'), stored('none')] }],
     ])
     await expect(measureGrams(grams, inMemory)).rejects.toThrow(/bad-count[\s\S]*shape-mismatch/)
+    const rows = new Map([['few', { tensors: [stored('few')], by: 'rows' as const, width: 3 }]])
+    await expect(measureGrams(rows, inMemory)).rejects.toThrow(/whole rows[\s\S]*bad-count[\s\S]*few/)
     const keep = (count: number) =>
       measureThresholds(new Map([['x', { tensor: stored('few'), keep: count }]]), inMemory)
     await expect(keep(-1)).rejects.toThrow('bad-count')

@@ -5,7 +5,6 @@ import {
   createGram,
   createMoments,
   createStatistics,
-  type GramProducts,
   MAX_GRAM,
   type PairMoments,
   type Statistics,
@@ -20,6 +19,7 @@ import {
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
+import { measureRowGrams, rowProblems } from './measure-row-grams.js'
 import { bytesOf, type MeasureOptions, measuring, split } from './measure-run.js'
 import type { MeasureResults } from './measure-tasks.js'
 import { tensorProblems } from './validate.js'
@@ -73,26 +73,43 @@ export async function measureStatistics(
 /** Tensors of one shape. */
 export interface GramTarget {
   readonly tensors: readonly Tensor[]
+  /** One Gram matrix for each row or each column of `width` columns, instead of one for the whole. */
+  readonly by?: 'rows' | 'columns'
+  readonly width?: number
+}
+
+/** Dot products of every two tensors, i <= j, row by row: of the whole, or of one row or column after the other. */
+export interface Gram {
+  readonly products: Float64Array
 }
 
 /**
  * All dot products of the tensors of each entry, in F64 and in one pass: `products` has those of (i, j), i <= j, row by row. So norms,
- * cosines, and whatever else lies in the span of the tensors. As `measureMoments` otherwise; an index where any of the tensors is NaN
- * or infinite is left out and counted.
- * @throws ModelError 'shape-mismatch', 'bad-count' (none, or more than 32) and 'not-a-float' with every such tensor; what reading throws.
+ * cosines, and whatever else lies in the span of the tensors. Additions go in one fixed order as in `measureMoments` (columns: see
+ * `measureRowGrams`); an index where any of the tensors is NaN or infinite is left out.
+ * @throws ModelError 'shape-mismatch', 'bad-count' (no tensor, or more than 32; rows that are not whole) and 'not-a-float' with every such tensor; what reading throws.
  */
 export async function measureGrams(
   wanted: ReadonlyMap<string, GramTarget>,
   sources: Sources,
   options: MeasureOptions = {},
-): Promise<Map<string, GramProducts>> {
+): Promise<Map<string, Gram>> {
   const operands = new Map([...wanted].map(([name, { tensors }]) => [name, tensors]))
-  throwIfAny([...operands].flatMap(([name, tensors]) => gramProblems(name, tensors)))
-  return measureBlocks('grams', operands, sources, options, (blocks, name) => {
+  throwIfAny(
+    [...wanted].flatMap(([name, target]) => [...gramProblems(name, target), ...rowProblems(name, target)]),
+  )
+  throwIfAny(operandProblems(operands, sources))
+  const byRow = new Map([...wanted].filter(([, { by }]) => by))
+  const whole = new Map([...operands].filter(([name]) => !byRow.has(name)))
+  const grams = await measureBlocks('grams', whole, sources, options, (blocks, name) => {
     const into = createGram(operands.get(name)!.length)
     for (const block of blocks) addGram(into, block)
     return into
   })
+  const rows = byRow.size > 0 ? await measureRowGrams(byRow, sources, options) : new Map()
+  return new Map(
+    [...wanted.keys()].map((name) => [name, { products: rows.get(name) ?? grams.get(name)!.products }]),
+  )
 }
 
 /** What keeps tensors from being measured, for all of them. */
@@ -136,7 +153,7 @@ function dtypeProblems(name: string, { dtype }: Tensor): Problem[] {
   return [{ code: 'not-a-float', message, tensor: name, expected: 'F64, F32, F16 or BF16', received: dtype }]
 }
 
-function gramProblems(name: string, tensors: readonly Tensor[]): Problem[] {
+function gramProblems(name: string, { tensors }: GramTarget): Problem[] {
   const [first, ...others] = tensors
   if (first && tensors.length <= MAX_GRAM) return others.flatMap((other) => sizeProblems(name, first, other))
   return [

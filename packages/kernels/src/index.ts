@@ -47,6 +47,7 @@ export {
   statisticsReducer,
 } from './reduce.js'
 export { referenceKernel } from './reference.js'
+export { columnGrams, type RowGrams, rowGrams } from './row-grams.js'
 export { compileKernel, simdKernel } from './simd.js'
 export { addStatistics, createStatistics, type Statistics } from './statistics.js'
 export { orthonormalize, type Svd, svd } from './svd.js'

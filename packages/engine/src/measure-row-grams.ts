@@ -1,0 +1,79 @@
+import { numel, type Problem, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
+import type { GramTarget } from './measure.js'
+import { bytesOf, type MeasureOptions, measuring } from './measure-run.js'
+import type { MeasureTask } from './measure-tasks.js'
+
+/** Elements of a task, about: whole rows. For columns it decides in which order rows are added, so it is a constant. */
+const TASK_ELEMENTS = 2 ** 20
+
+/**
+ * The products of each row or column, group by group. A row's are those of the row measured alone. A column's are added up row by
+ * row in segments of floor(2^20 / width) rows, at least one, and the segments in order.
+ */
+export async function measureRowGrams(
+  wanted: ReadonlyMap<string, GramTarget>,
+  sources: ReadonlyMap<SourceId, Source>,
+  options: MeasureOptions,
+): Promise<Map<string, Float64Array>> {
+  const operands = new Map([...wanted].map(([name, { tensors }]) => [name, tensors]))
+  const targets = [...wanted.values()]
+  const tasks = targets.flatMap(tasksOf)
+  const parts: Float64Array[] = []
+  const bytesTotal = targets.reduce((sum, { tensors }) => sum + bytesOf(tensors), 0)
+  await measuring(operands, sources, bytesTotal, options, ({ run }) =>
+    run(tasks, (_, index, result) => {
+      parts[index] = result
+    }),
+  )
+  return new Map(
+    [...wanted].map(([name, { by }], operand) => {
+      const own = parts.filter((_, i) => tasks[i]!.operand === operand)
+      return [name, by === 'rows' ? joined(own) : added(own)]
+    }),
+  )
+}
+
+/** What keeps a target's rows from being measured. */
+export function rowProblems(name: string, { tensors, by, width }: GramTarget): Problem[] {
+  if (!by) return []
+  const elements = tensors[0] ? numel(tensors[0].shape) : 0
+  if (width !== undefined && Number.isSafeInteger(width) && width > 0 && elements % width === 0) return []
+  return [
+    {
+      code: 'bad-count',
+      message: 'The elements are not whole rows',
+      tensor: name,
+      expected: `a divisor of ${elements} as width`,
+      received: `${width}`,
+    },
+  ]
+}
+
+function tasksOf({ tensors, by, width = 1 }: GramTarget, operand: number): MeasureTask<'rowGrams'>[] {
+  const total = numel((tensors[0] as Tensor).shape)
+  const step = Math.max(1, Math.floor(TASK_ELEMENTS / width)) * width
+  return Array.from({ length: Math.ceil(total / step) }, (_, i) => ({
+    kind: 'rowGrams',
+    operand,
+    begin: i * step,
+    count: Math.min(step, total - i * step),
+    width,
+    columns: by === 'columns',
+  }))
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array {
+  const all = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
+}
+
+function added(parts: readonly Float64Array[]): Float64Array {
+  const sum = new Float64Array(parts[0]?.length ?? 0)
+  for (const part of parts) for (let i = 0; i < sum.length; i++) sum[i]! += part[i]!
+  return sum
+}
