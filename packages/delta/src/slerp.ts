@@ -21,7 +21,8 @@ const PARALLEL = 0.9995
 
 /**
  * Spherical interpolation (Shoemake, SIGGRAPH 1985), of each tensor as one vector: [sin((1 - t) Omega) a + sin(t Omega) b] / sin Omega,
- * with a the target, b the model and Omega the angle between them; (1 - t) a + t b where |cos Omega| > 0.9995, and where a or b is 0.
+ * with a the target, b the model and Omega the angle between them; (1 - t) a + t b where |cos Omega| > 0.9995,
+ * where a or b is 0, and where one holds NaN.
  * dtypes, config and files stay the target's.
  * @throws ModelError "bad-factor", "no-models", "bad-model-count", "missing-measure"; with every differing config, missing
  * tensor, differing shape and non-float tensor.
