@@ -214,11 +214,6 @@ function evaluate(expr: Expr): Float32Array {
         return sum
       })
     }
-    case 'spread': {
-      const arg = evaluate(expr.arg)
-      const { count, each, times } = expr
-      return Float32Array.from({ length: count * each * times }, (_, i) => arg[Math.floor(i / each) % count]!)
-    }
     case 'ratio': {
       const [num, den] = [evaluate(expr.num), evaluate(expr.den)]
       return num.map((x, i) => (Math.abs(den[i]!) <= expr.guard ? 1 : x / den[i]!))

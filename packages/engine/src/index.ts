@@ -12,13 +12,13 @@ export {
 } from './manifest.js'
 export {
   type Gram,
-  type GramTarget,
   measureGrams,
   measureMoments,
   measureStatistics,
   type TensorPair,
 } from './measure.js'
 export { type LowRankTarget, measureLowRank, measureRowNorms } from './measure-low-rank.js'
+export type { GramTarget } from './measure-row-grams.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'
 export { type Measured, type MeasureTargets, measureTargets } from './measure-targets.js'
 export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'

@@ -1,7 +1,14 @@
 import { numel, type Problem, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
-import type { GramTarget } from './measure.js'
 import { bytesOf, type MeasureOptions, measuring } from './measure-run.js'
 import type { MeasureTask } from './measure-tasks.js'
+
+/** Tensors of one shape. */
+export interface GramTarget {
+  readonly tensors: readonly Tensor[]
+  /** One Gram matrix for each row or each column of `width` columns, instead of one for the whole. */
+  readonly by?: 'rows' | 'columns'
+  readonly width?: number
+}
 
 /** Elements of a task, about: whole rows. For columns it decides in which order rows are added, so it is a constant. */
 const TASK_ELEMENTS = 2 ** 20

@@ -1,6 +1,7 @@
 import type { Statistics } from '@polygraft/kernels'
 import type { Source, SourceId, StateDict } from '@polygraft/tensor'
-import { type Gram, type GramTarget, measureGrams, measureStatistics } from './measure.js'
+import { type Gram, measureGrams, measureStatistics } from './measure.js'
+import type { GramTarget } from './measure-row-grams.js'
 import type { MeasureOptions } from './measure-run.js'
 import { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
 

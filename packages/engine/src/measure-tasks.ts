@@ -60,22 +60,21 @@ export type MeasureKind = keyof MeasureResults
 export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly kind: Kind
   readonly operand: number
-  /** A multiple of BLOCK_ELEMENTS; rowGrams: of `width`. */
+  /** A multiple of BLOCK_ELEMENTS; of rows, of `width`, and `count` too. */
   readonly begin: number
   readonly count: number
   /** digits: the magnitude's first ones; nth: all of them. */
   readonly digits?: Digits
   /** digits, F32 only: magnitudes whose first digit lies in [low, high] are wanted as well. */
   readonly window?: readonly [low: number, high: number]
-  /** rowGrams: elements of a row, and whether columns are wanted. */
+  /** rowGrams, rowSquares: elements of a row. */
   readonly width?: number
+  /** rowGrams: columns are wanted. */
   readonly columns?: boolean
   /** nth: which of the elements with this magnitude, from 0. There is one. */
   readonly nth?: number
   /** lowRank, which goes over a whole matrix. */
   readonly choice?: RankChoice
-  /** rowSquares: elements of a row; begin and count are multiples of it, and `begin` need not be one of BLOCK_ELEMENTS. */
-  readonly width?: number
 }
 
 /** Where tasks are done: in this thread, or in others. */

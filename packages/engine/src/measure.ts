@@ -19,7 +19,7 @@ import {
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
-import { measureRowGrams, rowProblems } from './measure-row-grams.js'
+import { type GramTarget, measureRowGrams, rowProblems } from './measure-row-grams.js'
 import { bytesOf, type MeasureOptions, measuring, split } from './measure-run.js'
 import type { MeasureResults } from './measure-tasks.js'
 import { tensorProblems } from './validate.js'
@@ -68,14 +68,6 @@ export async function measureStatistics(
     for (const block of blocks) addStatistics(into, block)
     return into
   })
-}
-
-/** Tensors of one shape. */
-export interface GramTarget {
-  readonly tensors: readonly Tensor[]
-  /** One Gram matrix for each row or each column of `width` columns, instead of one for the whole. */
-  readonly by?: 'rows' | 'columns'
-  readonly width?: number
 }
 
 /** Dot products of every two tensors, i <= j, row by row: of the whole, or of one row or column after the other. */
