@@ -1,16 +1,10 @@
 import {
+  type AnyModel,
   type Consensus,
-  dareLinear,
-  dareLinearTargets,
-  dareTies,
-  dareTiesTargets,
-  linear,
+  MERGE_METHODS,
   type Measures,
   type MergeTargets,
   type PerTensor,
-  taskArithmetic,
-  ties,
-  tiesTargets,
 } from '@polygraft/delta'
 import type { Checkpoint, Op } from '@polygraft/tensor'
 import type { PartParameters } from './_parameters.js'
@@ -19,8 +13,8 @@ import type { MergeInput, MergePlan } from './merge-plan.js'
 /** A merge method with all of its parameters. */
 export interface BoundMethod {
   op(measured: Measures): Op
-  /** What is still to be measured; absent where nothing ever is. */
-  targets?(base: Checkpoint, measured: Measures): MergeTargets
+  /** What is still to be measured. */
+  targets(base: Checkpoint, measured: Measures): MergeTargets
 }
 
 /** What a method is bound to. */
@@ -39,45 +33,68 @@ export interface Binding {
  * as its paper says; with mergekit's conventions the plan's parameters hold mergekit's defaults already.
  */
 export function bindMethod(binding: Binding): BoundMethod {
-  return BINDINGS[binding.plan.method]!(binding)
+  const { op, targets } = MERGE_METHODS[binding.plan.method]!
+  const options = OPTIONS[binding.plan.method]!(binding)
+  return {
+    op: (measured) => op({ ...options, measured }),
+    targets: (base, measured) => targets(base, { ...options, measured }),
+  }
 }
 
 /** Whether the method can be run. */
 export function isBound(method: string): boolean {
-  return Object.hasOwn(BINDINGS, method)
+  return Object.hasOwn(OPTIONS, method)
 }
 
-type Bind = (binding: Binding) => BoundMethod
+interface Options {
+  readonly models: readonly AnyModel[]
+  readonly [option: string]: unknown
+}
 
-const BINDINGS: Readonly<Record<string, Bind>> = {
-  linear: (binding) => ({ op: () => linear({ ...weighted(binding), ...given(binding, ['normalize']) }) }),
-  task_arithmetic: (binding) => ({ op: () => taskArithmetic(vectors(binding)) }),
-  ties: (binding) => {
-    const options = { ...sparse(binding), ...elected(binding), rescale: l1(binding) }
-    return {
-      op: (measured) => ties({ ...options, measured }),
-      targets: (base, measured) => tiesTargets(base, { ...options, measured }),
-    }
-  },
-  dare_linear: (binding) => {
-    const options = { ...sparse(binding), seed: seedOf(binding), rescale: byProbability(binding) }
-    return {
-      op: (measured) => dareLinear({ ...options, measured }),
-      targets: (base, measured) => dareLinearTargets(base, { ...options, measured }),
-    }
-  },
-  dare_ties: (binding) => {
-    const options = {
-      ...sparse(binding),
-      ...elected(binding),
-      seed: seedOf(binding),
-      rescale: byProbability(binding),
-    }
-    return {
-      op: (measured) => dareTies({ ...options, measured }),
-      targets: (base, measured) => dareTiesTargets(base, { ...options, measured }),
-    }
-  },
+const sparseElected = (binding: Binding): Options => ({ ...sparse(binding), ...elected(binding) })
+const dropped = (binding: Binding) => ({ seed: seedOf(binding), rescale: byProbability(binding) })
+const crumbs = (binding: Binding): Options => ({
+  ...vectors(binding),
+  models: modelsWith(binding, ['weight', 'density', 'gamma']),
+  rescale: l1(binding),
+})
+
+/** The options of each method that can be run, under the names that `@polygraft/delta` has for them. */
+const OPTIONS: Readonly<Record<string, (binding: Binding) => Options>> = {
+  linear: (binding) => ({ ...weighted(binding), ...given(binding, ['normalize']) }),
+  slerp: (binding) => ({ ...plain(binding), ...numbers(binding, { t: 't' }) }),
+  nuslerp: (binding) => ({ ...weighted(binding), fromBase: binding.fromBase, grain: grainOf(binding) }),
+  multislerp: (binding) => ({
+    ...weighted(binding),
+    fromBase: binding.fromBase,
+    normalize: binding.parameters.value('normalize_weights') ?? true,
+  }),
+  karcher: (binding) => ({
+    ...plain(binding),
+    ...values(binding, { max_iter: 'maxIterations', tol: 'tolerance' }),
+  }),
+  task_arithmetic: vectors,
+  ties: (binding) => ({ ...sparseElected(binding), rescale: l1(binding) }),
+  dare_linear: (binding) => ({ ...sparse(binding), ...dropped(binding) }),
+  dare_ties: (binding) => ({ ...sparseElected(binding), ...dropped(binding) }),
+  breadcrumbs: crumbs,
+  breadcrumbs_ties: (binding) => ({ ...crumbs(binding), ...elected(binding) }),
+  sce: (binding) => ({
+    ...plain(binding),
+    ...numbers(binding, { select_topk: 'selectTopk' }),
+    ...(isMergekit(binding) ? MERGE_METHODS.sce!.mergekit : {}),
+  }),
+  model_stock: (binding) => ({
+    ...plain(binding),
+    grain: binding.parameters.value('filter_wise') === true ? 'rows' : 'tensor',
+  }),
+  nearswap: (binding) => ({ ...plain(binding), ...numbers(binding, { t: 't' }) }),
+  ram: (binding) => ({ ...plain(binding), ...numbers(binding, { epsilon: 'epsilon' }) }),
+  ramplus_tl: (binding) => ({
+    ...plain(binding),
+    ...numbers(binding, { epsilon: 'epsilon', r: 'r', alpha: 'alpha' }),
+  }),
+  passthrough: (binding) => ({ models: modelsWith(binding, ['scale']), force: binding.force }),
 }
 
 /** The models with those of their parameters that are numbers. */
@@ -87,6 +104,32 @@ function modelsWith<Name extends string>({ models, parameters }: Binding, names:
     const known = Object.fromEntries(entries.filter(([, value]) => value !== undefined))
     return { model, ...(known as Partial<Record<Name, PerTensor>>) }
   })
+}
+
+function plain({ models, force }: Binding): Options {
+  return { models: models.map(({ model }) => ({ model })), force }
+}
+
+/** The named parameters of the whole merge that have a value, each by tensor, under the option's name. */
+function numbers({ parameters }: Binding, names: Readonly<Record<string, string>>) {
+  const entries = Object.entries(names).map(([name, option]) => [option, parameters.number(name)] as const)
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
+}
+
+/** The same for what cannot differ by tensor. */
+function values({ parameters }: Binding, names: Readonly<Record<string, string>>) {
+  const entries = Object.entries(names).map(([name, option]) => [option, parameters.value(name)] as const)
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined))
+}
+
+/** mergekit's `row_wise` normalises along dimension 0, so that columns are the vectors. */
+function grainOf({ parameters }: Binding): string {
+  if (parameters.value('nuslerp_flatten') ?? true) return 'tensor'
+  return parameters.value('nuslerp_row_wise') === true ? 'columns' : 'rows'
+}
+
+function isMergekit({ plan }: Binding): boolean {
+  return plan.conventions === 'mergekit'
 }
 
 function weighted(binding: Binding) {
@@ -118,10 +161,10 @@ function given<Name extends string>(
 }
 
 /** How signs are elected: mergekit takes a sum of exactly zero for positive. */
-function elected({ plan, parameters }: Binding): Consensus {
-  const consensus = parameters.value('consensus')
+function elected(binding: Binding): Consensus {
+  const consensus = binding.parameters.value('consensus')
   return {
-    ...(plan.conventions === 'mergekit' ? { tie: 'positive' } : {}),
+    ...(isMergekit(binding) ? { tie: 'positive' } : {}),
     ...(consensus === 'count' || consensus === 'sum' ? { consensus } : {}),
   }
 }

@@ -1,5 +1,5 @@
 import { configDifferences, familyNamed } from '@polygraft/architectures'
-import { measureMerge, NO_MEASURES } from '@polygraft/delta'
+import { measureMerge } from '@polygraft/delta'
 import {
   type Checkpoint,
   isFloat,
@@ -182,12 +182,10 @@ async function mergePart(
     force: true,
   })
   const sources = mergeSources(...models.values())
-  const measured = method.targets
-    ? await measureMerge(
-        (known) => method.targets!(target, known),
-        (targets) => measuring.targets(targets, sources),
-      )
-    : NO_MEASURES
+  const measured = await measureMerge(
+    (known) => method.targets(target, known),
+    (targets) => measuring.targets(targets, sources),
+  )
   return method.op(measured)(target)
 }
 

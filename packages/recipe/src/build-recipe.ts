@@ -1,8 +1,11 @@
+import { adapterProblems, applyAdapter, doraTargets, readAdapter } from '@polygraft/delta'
 import {
   type Checkpoint,
   type JsonValue,
   ModelError,
+  mergeSources,
   type Problem,
+  pipe,
   type Skipped,
   throwIfAny,
 } from '@polygraft/tensor'
@@ -77,18 +80,18 @@ function askedFor(problem: Problem, { yaml, places }: Recipe, name: string): Pro
   }
 }
 
+/** A model, with its adapter applied where the recipe names one. */
 async function openModel(
   { model, lora }: ModelReference,
-  environment: RecipeEnvironment,
+  { open, measuring }: RecipeEnvironment,
 ): Promise<Checkpoint> {
-  if (lora)
-    throw new ModelError({
-      code: 'not-supported',
-      message: 'Adapters (model+lora) are not supported yet',
-      received: lora.path,
-      next: 'Merge the adapter into its model first.',
-    })
-  return environment.open(model)
+  const target = await open(model)
+  if (!lora) return target
+  const options = { adapter: await readAdapter(await open(lora)) }
+  throwIfAny(adapterProblems(target, options))
+  const sources = mergeSources(target, options.adapter.checkpoint)
+  const norms = await measuring.rowNorms(doraTargets(target, options), sources)
+  return pipe(target, applyAdapter({ ...options, norms }))
 }
 
 function allowedOf({ tensors }: Checkpoint, name: string, allow: readonly Allowed[]): Skipped[] {

@@ -1,5 +1,5 @@
 import type { Measures, MergeTargets } from '@polygraft/delta'
-import { evaluate, type MeasureOptions, measureTargets } from '@polygraft/engine'
+import { evaluate, type MeasureOptions, measureRowNorms, measureTargets } from '@polygraft/engine'
 import { numel, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
 import type { MeasureMeanRow } from './align-models.js'
 
@@ -7,6 +7,11 @@ import type { MeasureMeanRow } from './align-models.js'
 export interface Measuring {
   targets(targets: MergeTargets, sources: ReadonlyMap<SourceId, Source>): Promise<Measures>
   meanRow: MeasureMeanRow
+  /** L2 norms of the rows of matrices, which DoRA adapters are relative to. */
+  rowNorms(
+    tensors: ReadonlyMap<string, Tensor>,
+    sources: ReadonlyMap<SourceId, Source>,
+  ): Promise<ReadonlyMap<string, Float32Array>>
 }
 
 /** Measures with the engine: thresholds, norms and products in passes over the inputs. */
@@ -14,6 +19,7 @@ export function engineMeasuring(options: MeasureOptions = {}): Measuring {
   return {
     targets: (targets, sources) => measureTargets(targets, sources, options),
     meanRow: (tensor, rows, sources) => meanRow(tensor, rows, sources, options.signal),
+    rowNorms: (tensors, sources) => measureRowNorms(tensors, sources, options),
   }
 }
 
@@ -30,9 +36,13 @@ export const dryMeasuring: Measuring = {
       count: numel(shape),
       zeros: 0,
     })),
-    grams: mapValues(grams, ({ tensors }) => ({ products: identity(tensors.length) })),
+    grams: mapValues(grams, ({ tensors, by, width = 1 }) => {
+      const count = by === 'columns' ? width : by === 'rows' ? numel(tensors[0]!.shape) / width : 1
+      return { products: Array.from({ length: count }, () => identity(tensors.length)).flat() }
+    }),
   }),
   meanRow: async ({ shape }) => new Float32Array(shape[1]!),
+  rowNorms: async (tensors) => mapValues(tensors, ({ shape }) => new Float32Array(shape[0]!).fill(1)),
 }
 
 function mapValues<Value, Result>(

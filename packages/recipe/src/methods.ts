@@ -115,7 +115,6 @@ export const METHODS: Readonly<Record<string, MethodRule>> = {
     parameters: {
       weight: number('other', 'Its share.'),
       normalize_weights: boolean(true, 'Divide by the sum of the weights.'),
-      eps: number('merge', 'Lengths below this are none.', { above: 0, default: 1e-8 }),
     },
     about: 'Barycentre on the sphere, of the models or of their task vectors.',
   },

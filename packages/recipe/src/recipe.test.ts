@@ -2,7 +2,7 @@ import { buildRecipe, dryMeasuring, engineMeasuring, parseRecipe } from '@polygr
 import { type Checkpoint, type JsonObject, ModelError } from '@polygraft/tensor'
 import { readText } from '@polygraft/tensor-io'
 import { describe, expect, it } from 'vitest'
-import { rowOf, tinyModel } from '../test/models.js'
+import { rowOf, tinyAdapter, tinyModel } from '../test/models.js'
 
 const EMBEDDING = 'model.embed_tokens.weight'
 
@@ -110,11 +110,22 @@ describe('recipes of mergekit', () => {
     expect(problems[0]).toMatchObject({ file: 'r.yml', line: expect.any(Number), column: expect.any(Number) })
   })
 
-  it('refuse adapters until they can be applied', async () => {
-    await expect(
-      build('merge_method: linear\nmodels: [{ model: a+b, parameters: { weight: 1 } }]', {}),
-    ).rejects.toMatchObject({
-      code: 'not-supported',
-    })
+  it('apply the adapter of model+lora before they merge; one for other shapes is refused', async () => {
+    const name = 'model.layers.1.self_attn.q_proj'
+    const models = {
+      a: await tinyModel(1),
+      b: await tinyAdapter(name, [4, 4]),
+      c: await tinyAdapter(name, [5, 4]),
+    }
+    const yaml = (lora: string) =>
+      `merge_method: linear\nmodels: [{ model: a+${lora}, parameters: { weight: 1 } }]`
+    const { checkpoint } = await build(yaml('b'), models)
+    const before = await rowOf(models.a, `${name}.weight`, 2)
+    // alpha / r = 2, B = [[0], [1], [2], [3]], A = [[0, 1, 2, 3]]
+    expect(await rowOf(checkpoint, `${name}.weight`, 2)).toEqual(
+      before.map((w, i) => Math.fround(w + 2 * 2 * i)),
+    )
+    expect(await rowOf(checkpoint, EMBEDDING, 1)).toEqual(await rowOf(models.a, EMBEDDING, 1))
+    await expect(build(yaml('c'), models)).rejects.toMatchObject({ code: 'shape-mismatch' })
   })
 })

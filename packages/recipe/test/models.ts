@@ -83,3 +83,22 @@ export async function rowOf(checkpoint: Checkpoint, name: string, row: number): 
   const width = checkpoint.tensors.get(name)!.shape[1]!
   return (await valuesOf(checkpoint, name)).slice(row * width, (row + 1) * width)
 }
+
+/** A LoRA adapter of rank 1 and alpha 2 for one module [rows, width], with A and B counting from 0. */
+export function tinyAdapter(module: string, [rows, width]: readonly [number, number]): Promise<Checkpoint> {
+  const data = [
+    [`base_model.model.${module}.lora_A.weight`, [1, width]],
+    [`base_model.model.${module}.lora_B.weight`, [rows, 1]],
+  ] as const
+  const { header } = formatSafetensors(data.map(([name, shape]) => [name, { dtype: 'F32', shape }]))
+  const weights = new Blob([
+    header,
+    ...data.map(([, shape]) => Float32Array.from({ length: numel(shape) }, (_, i) => i)),
+  ])
+  const config = { peft_type: 'LORA', r: 1, lora_alpha: 2, target_modules: [module.split('.').at(-1)!] }
+  const files = [
+    ['adapter_model.safetensors', weights],
+    ['adapter_config.json', new Blob([JSON.stringify(config)])],
+  ] as const
+  return openFiles(new Map<string, Blob>(files), `adapter ${rows}`)
+}

@@ -77,7 +77,9 @@ async function build(terminal: Terminal, recipe: Recipe, path: string, args: Arg
 }
 
 function locationsOf({ models }: Recipe, path: string): string[] {
-  return [...models.values()].map(({ model }) => locate(model, path))
+  return [...models.values()].flatMap(({ model, lora }) =>
+    [model, ...(lora ? [lora] : [])].map((each) => locate(each, path)),
+  )
 }
 
 /** Where a recipe's model lies: beside the recipe, or else on the Hub, if it is named as models there are. */
