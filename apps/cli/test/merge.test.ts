@@ -152,7 +152,7 @@ models:
     ],
     [
       'a method that is not there yet',
-      `merge_method: karcher\n${models}`,
+      `merge_method: arcee_fusion\n${models}`,
       'not-supported',
       [1, 15],
       undefined,
