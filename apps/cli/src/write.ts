@@ -116,10 +116,11 @@ async function writeOutput(
   const plan = planCheckpoint(checkpoint, options)
   const key = planKey(checkpoint, plan, version, states)
   const folder = await resumeFolder(out, { force, inputs, key })
-  const { earlier } = folder.notes
-  if (earlier.size > 0)
+  const { earlier, journal } = folder.notes
+  const begun = journal?.earlier.size ?? 0
+  if (earlier.size + begun > 0)
     terminal.note(
-      `going on with ${earlier.size} of ${plan.shards.length} shards that an earlier run finished`,
+      `going on with ${earlier.size} of ${plan.shards.length} shards that an earlier run finished${begun > 0 ? `, and ${begun} that it began` : ''}`,
     )
   const meter = terminal.progress(label)
   try {
@@ -142,14 +143,14 @@ async function writeOutput(
 
 /** Keeps what is finished for the next run, if anything is. */
 async function cancelled(folder: ResumableFolder): Promise<ModelError> {
-  const finished = await folder.leave()
+  const { finished, begun } = await folder.leave()
   const next = 'The same command goes on from there.'
   return new ModelError(
-    finished === 0
+    finished + begun === 0
       ? { code: 'cancelled', message: 'Cancelled; nothing was written' }
       : {
           code: 'cancelled',
-          message: `Cancelled; ${plural(finished, 'finished shard')} kept`,
+          message: `Cancelled; ${plural(finished, 'finished shard')} kept${begun > 0 ? `, and ${begun} begun` : ''}`,
           file: folder.path,
           next,
         },
@@ -243,6 +244,13 @@ export function describeWritten(out: string, plan: Plan, manifest: Manifest, ela
     const { changed, swallowed, swallowedFraction } = manifest.delta
     lines.push(
       `delta: ${formatCount(changed)} elements changed by post-training, ${formatCount(swallowed)} of them (${formatShare(swallowedFraction)}) too small for the dtype to show`,
+    )
+  }
+  if (manifest.nonFinite) {
+    const { fromInputs, made, tensors } = manifest.nonFinite
+    const names = Object.keys(tensors)
+    lines.push(
+      `warning: ${formatCount(fromInputs + made)} elements are NaN or infinite, ${formatCount(fromInputs)} because an input is, in ${names.slice(0, 3).join(', ')}${names.length > 3 ? ` and ${names.length - 3} more` : ''}`,
     )
   }
   if (manifest.skipped.length > 0)

@@ -1,4 +1,12 @@
-import { buildKernel, type Kernel, type KernelExpr, type TileKernel } from '@polygraft/kernels'
+import {
+  addCounts,
+  buildKernel,
+  createCounts,
+  type Kernel,
+  type KernelExpr,
+  type OutputSums,
+  type TileKernel,
+} from '@polygraft/kernels'
 import {
   type ByteSource,
   byteSize,
@@ -23,11 +31,8 @@ export interface ReadRequest {
   readonly out: Uint8Array
 }
 
-/** How many elements a graft touched, and how many of those the output dtype could not show. Unit: elements. */
-export interface GraftCounts {
-  changed: number
-  swallowed: number
-}
+/** What is counted of a tensor while it is computed: see `OutputCounts` of `@polygraft/kernels`. Unit: elements. */
+export type TensorCounts = OutputSums
 
 /** Tile-wise evaluation of expressions over `sources`. Holds compiled kernels and their buffers. */
 export interface Evaluator {
@@ -41,7 +46,7 @@ export interface Evaluator {
     begin: number,
     count: number,
     out: Uint8Array,
-    counts?: GraftCounts,
+    counts?: TensorCounts,
   ): Generator<ReadRequest, void, void>
   /**
    * Elements [begin, begin + count) of each tensor of a group (see `groupTensors`), which share their operands: those
@@ -52,7 +57,7 @@ export interface Evaluator {
     group: readonly Tensor[],
     begin: number,
     count: number,
-    counts: readonly GraftCounts[],
+    counts: readonly TensorCounts[],
   ): Generator<ReadRequest, readonly Uint8Array[], void>
 }
 
@@ -84,13 +89,13 @@ export function createEvaluator(
     begin: number,
     count: number,
     out: Uint8Array,
-    counts?: GraftCounts,
+    counts?: TensorCounts,
   ): Generator<ReadRequest, void, void> {
     if (count === 0) return
     switch (expr.op) {
       case 'read':
         if (storedDType(expr, sources) === dtype) return yield readOf(expr, dtype, begin, count, out)
-        return yield* compute(expr, dtype as FloatDType, begin, count, out)
+        return yield* compute(expr, dtype as FloatDType, begin, count, out, counts)
       case 'concat': {
         let start = 0
         for (const [i, size] of expr.sizes.entries()) {
@@ -178,7 +183,7 @@ export function createEvaluator(
     begin: number,
     count: number,
     out: Uint8Array,
-    counts?: GraftCounts,
+    counts?: TensorCounts,
   ): Generator<ReadRequest, void, void> {
     const compiledExpr = compiledFor(expr, dtype)
     const tile = yield* run(compiledExpr, begin, count, counts ? [counts] : [])
@@ -191,17 +196,14 @@ export function createEvaluator(
     { leaves, kernel }: Compiled,
     begin: number,
     count: number,
-    counts: readonly GraftCounts[],
+    counts: readonly TensorCounts[],
   ): Generator<ReadRequest, TileKernel, void> {
     const tile = pool.take(kernel)
     for (const [i, leaf] of leaves.entries())
       yield* fill(leaf.expr, leaf.dtype, begin, count, tile.inputs[i]!)
     const ends = kernel.ends.map((end) => end - begin)
     const counted = tile.run(count, kernel.scalars, ends)
-    for (const [i, sum] of counts.entries()) {
-      sum.changed += counted.outputs[i]!.changed
-      sum.swallowed += counted.outputs[i]!.swallowed
-    }
+    for (const [i, sums] of counts.entries()) addCounts(sums, counted.outputs[i]!)
     return tile
   }
 
@@ -209,13 +211,15 @@ export function createEvaluator(
     group: readonly Tensor[],
     begin: number,
     count: number,
-    counts: readonly GraftCounts[],
+    counts: readonly TensorCounts[],
   ): Generator<ReadRequest, readonly Uint8Array[], void> {
     const { dtype, expr } = group[0]!
     if (!isElementwise(expr)) {
       // Tensors that are not arithmetic share a group only when they are the same stored tensor.
       const bytes = scratch.subarray(0, byteSize(dtype, count))
-      yield* fill(expr, dtype, begin, count, bytes, counts[0])
+      const counted = createCounts()
+      yield* fill(expr, dtype, begin, count, bytes, counted)
+      for (const sums of counts) addCounts(sums, counted)
       return group.map(() => bytes)
     }
     const compiledGroup = compiledGroups.get(group) ?? compile(group)

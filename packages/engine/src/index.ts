@@ -1,6 +1,6 @@
 export type { LowRank, RankChoice } from './_factorize.js'
 export type { Kernels } from './_kernel-pool.js'
-export { createEvaluator, type Evaluator, type GraftCounts, type ReadRequest } from './evaluate.js'
+export { createEvaluator, type Evaluator, type ReadRequest, type TensorCounts } from './evaluate.js'
 export { evaluate, type Range } from './evaluate-tensor.js'
 export {
   createManifest,

@@ -1,3 +1,4 @@
+import type { NonFinite } from '@polygraft/kernels'
 import type { Checkpoint, JsonObject, JsonValue, Skipped } from '@polygraft/tensor'
 import type { Plan } from './plan.js'
 import type { ShardResult } from './shard-result.js'
@@ -25,6 +26,8 @@ export interface Manifest {
     /** Swallowed fraction by tensor, where it is not zero. */
     readonly tensors: Readonly<Record<string, number>>
   }
+  /** Elements that were computed and are NaN or infinite, where there are any: all of them, and by tensor. */
+  readonly nonFinite?: NonFinite & { readonly tensors: Readonly<Record<string, NonFinite>> }
   readonly skipped: readonly Skipped[]
 }
 
@@ -51,6 +54,7 @@ export function createManifest(
 ): Manifest {
   const { provenance, sources } = checkpoint
   const delta = deltaOf(shards)
+  const nonFinite = nonFiniteOf(shards)
   return {
     polygraft: { version },
     recipe: provenance.recipe,
@@ -68,6 +72,7 @@ export function createManifest(
     parameters: plan.parameters,
     ...(provenance.experts ? { experts: provenance.experts } : {}),
     ...(delta ? { delta } : {}),
+    ...(nonFinite ? { nonFinite } : {}),
     skipped: provenance.skipped,
   }
 }
@@ -78,7 +83,9 @@ export function formatManifest(manifest: Manifest): string {
 }
 
 function deltaOf(shards: readonly ShardResult[]): Manifest['delta'] {
-  const counts = shards.flatMap((shard) => Object.entries(shard.counts))
+  const counts = shards
+    .flatMap((shard) => Object.entries(shard.counts))
+    .filter(([, { changed }]) => changed > 0)
   if (counts.length === 0) return undefined
   let changed = 0
   let swallowed = 0
@@ -89,4 +96,16 @@ function deltaOf(shards: readonly ShardResult[]): Manifest['delta'] {
     if (count.swallowed > 0) tensors[name] = count.swallowed / count.changed
   }
   return { changed, swallowed, swallowedFraction: swallowed / changed, tensors }
+}
+
+function nonFiniteOf(shards: readonly ShardResult[]): Manifest['nonFinite'] {
+  const tensors: Record<string, NonFinite> = {}
+  const all = { fromInputs: 0, made: 0 }
+  for (const [name, { nonFinite }] of shards.flatMap((shard) => Object.entries(shard.counts))) {
+    if (!nonFinite) continue
+    tensors[name] = nonFinite
+    all.fromInputs += nonFinite.fromInputs
+    all.made += nonFinite.made
+  }
+  return Object.keys(tensors).length > 0 ? { ...all, tensors } : undefined
 }

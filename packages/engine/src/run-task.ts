@@ -1,6 +1,6 @@
 import { byteSize, type StateDict, type Tensor } from '@polygraft/tensor'
 import type { ShardLayout } from '@polygraft/tensor-io'
-import type { Evaluator, GraftCounts, ReadRequest } from './evaluate.js'
+import type { Evaluator, ReadRequest, TensorCounts } from './evaluate.js'
 import type { Task, TaskList } from './tasks.js'
 
 /** `bytes` to be written at `position` of output file `file`. The bytes are only good until the generator goes on. */
@@ -35,7 +35,7 @@ export function* runTask(
   { group, begin, count }: Task,
   tensors: StateDict,
   places: ReadonlyMap<string, Place>,
-  counts: readonly GraftCounts[],
+  counts: readonly TensorCounts[],
 ): Generator<ReadRequest | WriteRequest, void, void> {
   const { names, tileElements } = groups[group]!
   const members = membersOf(tensors, names)

@@ -1,6 +1,6 @@
 import { ModelError } from '@polygraft/tensor'
 import type { ShardLayout } from '@polygraft/tensor-io'
-import type { GraftCounts } from './evaluate.js'
+import type { TensorCounts } from './evaluate.js'
 
 /** A shard that is written. Plain data: noted beside an unfinished output, and gathered from several machines. */
 export interface ShardResult {
@@ -8,7 +8,7 @@ export interface ShardResult {
   readonly bytes: number
   readonly sha256: string
   /** Of tensors that a delta changed. */
-  readonly counts: Readonly<Record<string, GraftCounts>>
+  readonly counts: Readonly<Record<string, TensorCounts>>
 }
 
 /** A result as a note. */

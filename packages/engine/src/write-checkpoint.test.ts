@@ -36,7 +36,8 @@ function memoryFolder(): OutputFolder & { files: Map<string, Uint8Array> } {
     async createFile(name, size = 0) {
       const bytes = new Uint8Array(size)
       files.set(name, bytes)
-      return { write: async (part, position) => bytes.set(part, position), close: async () => {} }
+      const nothing = async () => {}
+      return { write: async (part, position) => bytes.set(part, position), flush: nothing, close: nothing }
     },
     async writeFile(name, data) {
       const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : data

@@ -3,7 +3,7 @@ import { formatConfig, formatIndex, type OutputFolder } from '@polygraft/tensor-
 import type { LocalFolder } from '@polygraft/tensor-io/node'
 import { followCompletion } from './_completion.js'
 import type { Kernels } from './_kernel-pool.js'
-import type { GraftCounts } from './evaluate.js'
+import type { TensorCounts } from './evaluate.js'
 import {
   createManifest,
   formatManifest,
@@ -13,6 +13,7 @@ import {
 } from './manifest.js'
 import { digestFile } from './node/digest.js'
 import { runThreads } from './node/run-threads.js'
+import { addTo } from './node/shard-journal.js'
 import { type Plan, type PlanOptions, planCheckpoint } from './plan.js'
 import { runHere } from './run-here.js'
 import type { TaskEvents, TaskJob } from './run-tasks.js'
@@ -123,7 +124,7 @@ function follow(
   { onProgress, signal }: RunOptions,
   results: Map<string, ShardResult>,
 ): TaskEvents {
-  const counts = new Map<string, Record<string, GraftCounts>>(plan.shards.map(({ file }) => [file, {}]))
+  const counts = new Map<string, Record<string, TensorCounts>>(plan.shards.map(({ file }) => [file, {}]))
   const fileOf = new Map(
     plan.shards.flatMap(({ file, tensors }) => [...tensors.keys()].map((name) => [name, file])),
   )
@@ -132,12 +133,17 @@ function follow(
   const bytesTotal = sizes.reduce((sum, size) => sum + size, 0)
   const bytesMissing = plan.work.tasks.reduce((sum, _, index) => sum + bytesOf(index), 0)
   let bytesDone = bytesTotal - bytesMissing
+  const add = (name: string, count: TensorCounts) => addTo(counts.get(fileOf.get(name)!)!, name, count)
   return {
     ...(signal ? { signal } : {}),
+    onKept(kept, bytes) {
+      for (const tensors of kept) for (const [name, count] of Object.entries(tensors)) add(name, count)
+      bytesDone += bytes
+    },
     onTask({ index, counts: added }) {
       const { names } = plan.work.groups[plan.work.tasks[index]!.group]!
-      for (const [i, { changed, swallowed }] of added.entries())
-        if (changed > 0) addCounts(counts.get(fileOf.get(names[i]!)!)!, names[i]!, { changed, swallowed })
+      for (const [i, count] of added.entries())
+        if (count.changed > 0 || count.nonFinite) add(names[i]!, count)
       bytesDone += bytesOf(index)
       onProgress?.({ tensor: names[0]!, bytesDone, bytesTotal })
     },
@@ -155,13 +161,4 @@ function inOrder<T>(record: Readonly<Record<string, T>>, names: Iterable<string>
   return Object.fromEntries(
     [...names].filter((name) => Object.hasOwn(record, name)).map((name) => [name, record[name]!]),
   )
-}
-
-function addCounts(
-  sums: Record<string, GraftCounts>,
-  name: string,
-  { changed, swallowed }: GraftCounts,
-): void {
-  const sum = Object.hasOwn(sums, name) ? sums[name]! : { changed: 0, swallowed: 0 }
-  sums[name] = { changed: sum.changed + changed, swallowed: sum.swallowed + swallowed }
 }

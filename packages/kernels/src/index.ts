@@ -1,5 +1,6 @@
 export type { PanelDType } from './_matmul-codegen.js'
 export { createKernelMemory, growKernelMemory, type KernelMemory, simdAvailable } from './_wasm-run.js'
+export { addCounts, createCounts, type OutputSums } from './counts.js'
 export {
   collectMagnitudes,
   type DigitCounter,

@@ -1,6 +1,6 @@
 import { byteSize } from '@polygraft/tensor'
-import { addNonFinite, createCounts, type OutputSums } from './_counts.js'
 import { countNonFinite } from './_non-finite.js'
+import { addNonFinite, createCounts, type OutputSums } from './counts.js'
 import { decode, encode, type FloatArray, roundTo } from './float-formats.js'
 import {
   checkRun,

@@ -1,8 +1,8 @@
 import { byteSize } from '@polygraft/tensor'
 import { generate, layoutOf, MAX_STEPS, type Mode, STEP, stepsPerTurn } from './_codegen.js'
-import { addCounts, addNonFinite, createCounts, type OutputSums } from './_counts.js'
 import { countNonFinite } from './_non-finite.js'
 import { createMemory, instantiate, simdAvailable } from './_wasm-run.js'
+import { addCounts, addNonFinite, createCounts, type OutputSums } from './counts.js'
 import { checkRun, type Kernel, kernelKey, sumCounts, type TileKernel } from './kernel.js'
 import { referenceKernel } from './reference.js'
 

@@ -3,6 +3,8 @@ import type { ByteSource } from '@polygraft/tensor'
 /** A file of an output folder. Positions may be written in any order; `write` resolves when all bytes are handed over. */
 export interface OutputFile {
   write(bytes: Uint8Array, position: number): Promise<void>
+  /** Hands to the disk what is written so far, so that closing has less to wait for. */
+  flush(): Promise<void>
   /** Flushes to the disk. */
   close(): Promise<void>
 }
@@ -30,4 +32,15 @@ export interface Notes {
   readonly earlier: ReadonlyMap<string, string>
   /** Keeps `text` durably. The file must be closed before. */
   write(file: string, text: string): Promise<void>
+  /** Where unfinished files outlive their process as well. */
+  readonly journal?: Journal
+}
+
+/** How far files have come, step by step. Unlike a note, a line must be checked against the bytes before it is believed. */
+export interface Journal {
+  /** Lines of earlier runs, by file, for files that are still there and not noted. */
+  readonly earlier: ReadonlyMap<string, readonly string[]>
+  /** Goes on with a file that `earlier` has, in place of `createFile`, which forgets its lines. */
+  reopen(file: string): Promise<OutputFile>
+  append(file: string, line: string): void
 }

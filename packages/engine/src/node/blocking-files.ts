@@ -11,18 +11,36 @@ export interface BlockingFiles {
   write(request: WriteRequest): void
   /** Bytes of an output file, from `position` on. */
   readBack(file: string, position: number, out: Uint8Array): void
+  /** Closes one output file. */
+  closeFile(file: string): void
   close(): void
 }
 
+/** Handles that a thread holds; the one that was used longest ago is closed for another. */
+const MAX_HANDLES = 64
+
 export function blockingFiles(folder: string): BlockingFiles {
+  /** In the order of use. */
   const handles = new Map<string, number>()
+  let last = ''
 
   function handleOf(path: string, flags: 'r' | 'r+'): number {
     const known = handles.get(path)
-    if (known !== undefined) return known
-    const handle = attempt(path, () => openSync(path, flags))
+    const handle = known ?? attempt(path, () => openSync(path, flags))
+    if (path === last) return handle
+    handles.delete(path)
     handles.set(path, handle)
+    last = path
+    if (handles.size > MAX_HANDLES) closePath(handles.keys().next().value!)
     return handle
+  }
+
+  function closePath(path: string): void {
+    const handle = handles.get(path)
+    if (handle === undefined) return
+    closeSync(handle)
+    handles.delete(path)
+    if (last === path) last = ''
   }
 
   function fill(path: string, handle: number, position: number, out: Uint8Array): void {
@@ -47,7 +65,11 @@ export function blockingFiles(folder: string): BlockingFiles {
       const path = join(folder, file)
       fill(path, handleOf(path, 'r+'), position, out)
     },
+    closeFile(file) {
+      closePath(join(folder, file))
+    },
     close() {
+      last = ''
       for (const handle of handles.values()) closeSync(handle)
       handles.clear()
     },

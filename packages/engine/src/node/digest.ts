@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import type { ByteSource } from '@polygraft/tensor'
 
 const CHUNK_BYTES = 4 * 2 ** 20
@@ -8,12 +8,21 @@ export interface Digest {
   update(bytes: Uint8Array): void
   /** Lower-case hexadecimal; ends the digest. */
   hex(): string
+  /** One that goes on from here by itself. */
+  copy(): Digest
 }
 
 /** A running SHA-256, empty. */
 export function createDigest(): Digest {
-  const hash = createHash('sha256')
-  return { update: (bytes) => void hash.update(bytes), hex: () => hash.digest('hex') }
+  return digestOf(createHash('sha256'))
+}
+
+function digestOf(hash: Hash): Digest {
+  return {
+    update: (bytes) => void hash.update(bytes),
+    hex: () => hash.digest('hex'),
+    copy: () => digestOf(hash.copy()),
+  }
 }
 
 /**

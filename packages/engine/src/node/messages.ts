@@ -1,15 +1,17 @@
 import { ModelError, type Problem, type Source, type StateDict } from '@polygraft/tensor'
 import type { Kernels } from '../_kernel-pool.js'
-import type { GraftCounts } from '../evaluate.js'
+import type { TensorCounts } from '../evaluate.js'
 import type { Plan } from '../plan.js'
 
-/** Slots of the shared control words: the next task to take, and whether to stop. */
+/** Slots of the shared control words: the next task to take, whether to stop, and the tasks that may be begun. */
 export const NEXT = 0
 export const STOP = 1
+export const OPEN = 2
+export const CONTROL_BYTES = 12
 
 /** What a thread needs to know. Cloned once for each thread. */
 export interface WorkerInput {
-  readonly role: 'compute' | 'hash'
+  readonly role: 'compute'
   readonly control: SharedArrayBuffer
   readonly job: {
     readonly checkpoint: { readonly tensors: StateDict; readonly sources: ReadonlyMap<string, Source> }
@@ -21,8 +23,7 @@ export interface WorkerInput {
 }
 
 export type WorkerOutput =
-  | { readonly kind: 'task'; readonly index: number; readonly counts: readonly GraftCounts[] }
-  | { readonly kind: 'digest'; readonly shard: number; readonly sha256: string }
+  | { readonly kind: 'task'; readonly index: number; readonly counts: readonly TensorCounts[] }
   | { readonly kind: 'idle' }
   | { readonly kind: 'failed'; readonly failure: Failure }
 

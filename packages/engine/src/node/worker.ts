@@ -1,22 +1,30 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { createEvaluator, type GraftCounts } from '../evaluate.js'
+import { createCounts } from '@polygraft/kernels'
+import { createEvaluator } from '../evaluate.js'
 import { placesOf, runTask } from '../run-task.js'
 import { maxTile } from '../run-tasks.js'
 import { blockingFiles } from './blocking-files.js'
-import { createDigest } from './digest.js'
 import { type MeasureInput, serveMeasures } from './measure-thread.js'
-import { type Failure, failureOf, NEXT, STOP, type WorkerInput, type WorkerOutput } from './messages.js'
+import {
+  CONTROL_BYTES,
+  type Failure,
+  failureOf,
+  NEXT,
+  OPEN,
+  STOP,
+  type WorkerInput,
+  type WorkerOutput,
+} from './messages.js'
 
 const input = workerData as WorkerInput
 const role = (workerData as WorkerInput | MeasureInput).role
 /** Shared with the threads that write; measuring needs none. */
-const control = new Int32Array(input.control ?? 8)
+const control = new Int32Array(input.control ?? CONTROL_BYTES)
 const send = (message: WorkerOutput) => parentPort!.postMessage(message)
 
 try {
   if (role === 'measure') serveMeasures(workerData as MeasureInput, fail)
-  else if (role === 'compute') compute()
-  else hash()
+  else compute()
 } catch (error) {
   fail(error)
 }
@@ -37,7 +45,8 @@ function compute(): void {
     const index = Atomics.add(control, NEXT, 1)
     const task = work.tasks[index]
     if (!task) break
-    const counts: GraftCounts[] = work.groups[task.group]!.names.map(() => ({ changed: 0, swallowed: 0 }))
+    waitUntilOpen(index)
+    const counts = work.groups[task.group]!.names.map(createCounts)
     for (const request of runTask(evaluator, work, task, checkpoint.tensors, places, counts)) {
       if (Atomics.load(control, STOP) !== 0) {
         files.close()
@@ -52,34 +61,11 @@ function compute(): void {
   send({ kind: 'idle' })
 }
 
-/** Follows the writers: digests each file up to where it is complete, as it is told. */
-function hash(): void {
-  const files = blockingFiles(input.job.folder)
-  const digests = input.job.plan.shards.map(({ file, size }) => ({
-    file,
-    size,
-    at: 0,
-    digest: createDigest(),
-  }))
-  const chunk = new Uint8Array(2 ** 20)
-  let open = digests.length
-  parentPort!.on('message', ({ shard, until }: { shard: number; until: number }) => {
-    try {
-      const state = digests[shard]!
-      while (state.at < until && Atomics.load(control, STOP) === 0) {
-        const bytes = chunk.subarray(0, Math.min(chunk.length, until - state.at))
-        files.readBack(state.file, state.at, bytes)
-        state.digest.update(bytes)
-        state.at += bytes.length
-      }
-      if (state.at < state.size) return
-      send({ kind: 'digest', shard, sha256: state.digest.hex() })
-      if (--open > 0) return
-      send({ kind: 'idle' })
-      files.close()
-      parentPort!.close()
-    } catch (error) {
-      fail(error)
-    }
-  })
+/** Blocks until the file of task `index` is open, or the work is to stop. */
+function waitUntilOpen(index: number): void {
+  for (;;) {
+    const open = Atomics.load(control, OPEN)
+    if (index < open || Atomics.load(control, STOP) !== 0) return
+    Atomics.wait(control, OPEN, open)
+  }
 }

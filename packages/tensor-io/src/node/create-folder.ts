@@ -103,7 +103,13 @@ export function folderOf(output: Output): LocalFolder {
   }
 }
 
-async function createFile(output: Output, name: string, size?: number): Promise<OutputFile> {
+/** @param isKept whether it is there already and goes on. */
+export async function createFile(
+  output: Output,
+  name: string,
+  size?: number,
+  isKept = false,
+): Promise<OutputFile> {
   if (!isInside(name))
     throw new ModelError({
       code: 'path-escape',
@@ -112,11 +118,13 @@ async function createFile(output: Output, name: string, size?: number): Promise<
     })
   return guarded(output, name, async () => {
     await makeFolders(output, dirname(name))
-    const handle = await open(join(output.path, name), output.flags === 'w' ? 'w+' : 'wx+')
+    const flags = isKept ? 'r+' : output.flags === 'w' ? 'w+' : 'wx+'
+    const handle = await open(join(output.path, name), flags)
     output.handles.set(name, handle)
     if (size !== undefined) await handle.truncate(size)
     return {
       write: (bytes, position) => guarded(output, name, () => writeAll(handle, bytes, position)),
+      flush: () => guarded(output, name, () => handle.datasync()),
       close: async () => {
         if (output.handles.has(name)) await guarded(output, name, () => close(output, name))
       },

@@ -8,6 +8,7 @@ export { openFolder, openPath } from './open-folder.js'
 export type { CreateOptions } from './output-problems.js'
 export { outputProblems } from './output-problems.js'
 export {
+  type Kept,
   keptBytes,
   type ResumableFolder,
   type ResumeOptions,

@@ -65,7 +65,7 @@ describe('resumeFolder', () => {
     expect(readdirSync(root)).toEqual(['.out.polygraft'])
     await folder.publish()
     expect(files()).toEqual(['out', 'out/a', 'out/b'])
-    expect(await folder.leave()).toBe(0)
+    expect(await folder.leave()).toEqual({ finished: 0, begun: 0 })
     await folder.discard()
     expect(files()).toEqual(['out', 'out/a', 'out/b'])
   })
@@ -101,7 +101,7 @@ describe('resumeFolder', () => {
     expect([...folder.notes.earlier.keys()]).toEqual(['b'])
     // A file that is made anew has its whole size at once; a kill now must not let it pass for the finished one.
     expect(readdirSync(join(hidden(), 'notes'))).toEqual(['b'])
-    expect(await folder.leave()).toBe(1)
+    expect(await folder.leave()).toEqual({ finished: 1, begun: 0 })
     expect(readdirSync(join(hidden(), 'output'))).toEqual(['b'])
   })
 
@@ -164,7 +164,7 @@ describe('leave', () => {
     await finish(folder, 'a')
     const unfinished = await folder.createFile('b', 100)
     await folder.writeFile('sub/c', 'c')
-    expect(await folder.leave()).toBe(1)
+    expect(await folder.leave()).toEqual({ finished: 1, begun: 0 })
     expect(readdirSync(join(hidden(), 'output'))).toEqual(['a'])
     expect((await failure(() => unfinished.write(pattern(1), 0))).code).toBe('closed')
     expect((await failure(() => folder.notes.write('b', ''))).code).toBe('closed')
@@ -174,7 +174,7 @@ describe('leave', () => {
   it('discards where nothing was noted, parents included', async () => {
     const folder = await resumeFolder(at('x/y/out'), { key: 'k' })
     await folder.createFile('b', 100)
-    expect(await folder.leave()).toBe(0)
+    expect(await folder.leave()).toEqual({ finished: 0, begun: 0 })
     expect(files()).toEqual([])
   })
 })
@@ -257,7 +257,7 @@ describe('a full disk', () => {
         expect((await failure(() => step)).code).toBe('disk-full')
         expect(readdirSync(disk)).toEqual(['filler'])
         expect((await failure(() => folder.publish())).code).toBe('disk-full')
-        expect(await folder.leave()).toBe(0)
+        expect(await folder.leave()).toEqual({ finished: 0, begun: 0 })
       } finally {
         unmount()
       }

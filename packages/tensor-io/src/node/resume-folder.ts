@@ -2,6 +2,7 @@ import { link, mkdir, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs
 import { basename, dirname, join } from 'node:path'
 import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import { fsError, systemCode } from './_fs-error.js'
+import { appendLine, forgetLines, readJournal } from './_journal.js'
 import { acquireLock } from './_lock.js'
 import { forgetLost, readNotes, writeNote } from './_notes.js'
 import { removeTree, restoreAside, siblingName } from './_replace.js'
@@ -9,6 +10,7 @@ import { writeDurably } from './_write-durably.js'
 import {
   beginOutput,
   closeAll,
+  createFile,
   folderOf,
   guarded,
   type LocalFolder,
@@ -24,19 +26,26 @@ export interface ResumeOptions extends CreateOptions {
   readonly gathered?: boolean
 }
 
+/** Files that outlive a run: those that are finished, and those that the next one goes on with. */
+export interface Kept {
+  readonly finished: number
+  readonly begun: number
+}
+
 /** An output folder that outlives its process. */
 export interface ResumableFolder extends LocalFolder {
   readonly notes: NonNullable<LocalFolder['notes']>
   /**
-   * Ends this run and keeps the files that were noted for the next one with the same key; where there is none, discards.
-   * @returns How many there are.
+   * Ends this run and keeps the files that were noted or begun for the next one with the same key; where there is none, discards.
+   * @returns How many are noted, and how many begun.
    */
-  leave(): Promise<number>
+  leave(): Promise<Kept>
 }
 
 const KEY_FILE = 'key'
 const LOCK_FILE = 'lock'
 const NOTES_FOLDER = 'notes'
+const JOURNAL_FOLDER = 'journal'
 const OUTPUT_FOLDER = 'output'
 const ASIDE = 'replaced'
 const MAX_ENTRIES = 5
@@ -74,14 +83,17 @@ export async function resumeFolder(dir: string, options: ResumeOptions): Promise
         aside: join(root, ASIDE),
         remove: () => removeWork(root, target, unlock),
       })
+      const plain = folderOf(output)
       const notes = await notesOf(output, root, output.path)
-      const folder = { ...folderOf(output), notes }
+      if (gathered) return { ...plain, notes, leave: () => leave(output, plain, root, unlock) }
+      const journal = await journalOf(output, root, notes)
+      const folder = { ...plain, ...journal }
       return { ...folder, leave: () => leave(output, folder, root, unlock) }
     })
   } catch (error) {
     await unlock()
     // Tasks that begin may be making the folders in it.
-    const made = gathered ? ['.'] : [NOTES_FOLDER, OUTPUT_FOLDER, '.']
+    const made = gathered ? ['.'] : [NOTES_FOLDER, JOURNAL_FOLDER, OUTPUT_FOLDER, '.']
     for (const name of made) await rmdir(join(root, name)).catch(ignore)
     await removeEmptyParents({ target, madeParent })
     throw error
@@ -132,15 +144,18 @@ async function leave(
   folder: LocalFolder,
   root: string,
   unlock: () => Promise<void>,
-): Promise<number> {
-  if (output.closed && !output.shared) return 0
+): Promise<Kept> {
+  const none = { finished: 0, begun: 0 }
+  if (output.closed && !output.shared) return none
   const noted = new Set(await readdir(join(root, NOTES_FOLDER)).catch(() => []))
-  if (noted.size === 0) await folder.discard()
-  if (output.closed && !output.shared) return 0
+  const lines = await readJournal(join(root, JOURNAL_FOLDER), output.path).catch(() => new Map())
+  const begun = new Set([...lines.keys()].filter((file) => !noted.has(file)))
+  if (noted.size + begun.size === 0) await folder.discard()
+  if (output.closed && !output.shared) return none
   await closeAll(output)
-  if (!output.shared) await emptyBut(output.path, (name) => noted.has(name))
+  if (!output.shared) await emptyBut(output.path, (name) => noted.has(name) || begun.has(name))
   await unlock()
-  return noted.size
+  return { finished: noted.size, begun: begun.size }
 }
 
 /** Bytes on the disk that an unfinished output of `dir` holds: it will be gone on with, or be removed. */
@@ -259,6 +274,7 @@ async function prepare(root: string, key: string): Promise<void> {
   const isSame = (await readKey(root)) === key
   if (!isSame) await emptyBut(root, (name) => name.startsWith(LOCK_FILE))
   await mkdir(join(root, NOTES_FOLDER), { recursive: true })
+  await mkdir(join(root, JOURNAL_FOLDER), { recursive: true })
   await mkdir(join(root, OUTPUT_FOLDER), { recursive: true })
   await forgetLost(join(root, NOTES_FOLDER), join(root, OUTPUT_FOLDER))
   if (!isSame) await writeDurably(join(root, KEY_FILE), key)
@@ -270,5 +286,33 @@ async function notesOf(output: Output, root: string, path: string): Promise<Resu
   return {
     earlier: await readNotes(folder, path),
     write: (file, text) => guarded(output, file, () => writeNote(folder, path, file, text)),
+  }
+}
+
+/** Creating and noting files of a folder with a journal. */
+async function journalOf(
+  output: Output,
+  root: string,
+  notes: ResumableFolder['notes'],
+): Promise<Pick<ResumableFolder, 'createFile' | 'notes'>> {
+  const folder = join(root, JOURNAL_FOLDER)
+  const found = await readJournal(folder, output.path)
+  return {
+    async createFile(name, size) {
+      await forgetLines(folder, name)
+      return createFile(output, name, size)
+    },
+    notes: {
+      earlier: notes.earlier,
+      async write(file, text) {
+        await notes.write(file, text)
+        await forgetLines(folder, file)
+      },
+      journal: {
+        earlier: new Map([...found].filter(([file]) => !notes.earlier.has(file))),
+        reopen: (file) => createFile(output, file, undefined, true),
+        append: (file, line) => appendLine(folder, file, line),
+      },
+    },
   }
 }

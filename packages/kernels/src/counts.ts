@@ -7,10 +7,12 @@ export interface OutputSums extends Writable<GraftCounts> {
   nonFinite?: Writable<NonFinite>
 }
 
+/** Nothing counted yet. */
 export function createCounts(): OutputSums {
   return { changed: 0, swallowed: 0 }
 }
 
+/** Adds an output's counts, of a tile or more, to `sums`. */
 export function addCounts(sums: OutputSums, { changed, swallowed, nonFinite }: OutputCounts): void {
   sums.changed += changed
   sums.swallowed += swallowed
