@@ -150,7 +150,7 @@ async function cancelled(folder: ResumableFolder): Promise<ModelError> {
       ? { code: 'cancelled', message: 'Cancelled; nothing was written' }
       : {
           code: 'cancelled',
-          message: `Cancelled; ${plural(finished, 'finished shard')} kept${begun > 0 ? `, and ${begun} begun` : ''}`,
+          message: `Cancelled; kept ${plural(finished, 'finished shard')}${begun > 0 ? `, and ${begun} begun` : ''}`,
           file: folder.path,
           next,
         },

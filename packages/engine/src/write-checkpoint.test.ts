@@ -117,6 +117,24 @@ describe('writeCheckpoint', () => {
     })
   })
 
+  it('counts what is NaN or infinite by tensor: because an input is, or made by arithmetic', async () => {
+    const odd = sourceOf('odd', {
+      x: f32([1, Number.NaN, Number.POSITIVE_INFINITY, 3e38]),
+      y: f32([1, 1, 1, 1]),
+    })
+    const expr: Expr = { op: 'add', args: [read('odd', 'x'), read('odd', 'x')] }
+    const [twice, plain] = [
+      { dtype: 'F32', shape: [4], expr },
+      { dtype: 'F32', shape: [4], expr: scale(2, read('odd', 'y')) },
+    ] as const
+    const tensors = new Map([...checkpointOf(odd).tensors, ['twice', twice], ['plain', plain]] as const)
+    const { nonFinite } = await writeCheckpoint({ ...checkpointOf(odd), tensors }, memoryFolder(), {
+      version: '0',
+    })
+    const found = { fromInputs: 2, made: 1 }
+    expect(nonFinite).toEqual({ ...found, tensors: { twice: found } })
+  })
+
   it('reports progress to the last byte, and stops when told to', async () => {
     const seen: Progress[] = []
     await writeCheckpoint(example(), memoryFolder(), { version: '0', onProgress: (p) => seen.push(p) })
