@@ -4,7 +4,7 @@ import { placesOf } from './run-task.js'
 import type { TaskList } from './tasks.js'
 
 /** How far one file is complete from its first byte on. Unit: bytes. */
-export interface Prefix {
+interface Prefix {
   readonly shard: number
   readonly until: number
 }
