@@ -6,6 +6,7 @@ import { addDiff } from './commands/diff.js'
 import { addFinish } from './commands/finish.js'
 import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
+import { addLora } from './commands/lora.js'
 import { addMerge } from './commands/merge.js'
 import { addRun } from './commands/run.js'
 import { addUpcycle } from './commands/upcycle.js'
@@ -31,6 +32,7 @@ const commands = [
   addUpcycle,
   addGraft,
   addMerge,
+  addLora,
   addRun,
   addFinish,
   addVerify,

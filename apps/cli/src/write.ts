@@ -4,6 +4,7 @@ import {
   fittingThreads,
   inputStates,
   type Manifest,
+  type MeasureOptions,
   type Plan,
   type PlanOptions,
   planCheckpoint,
@@ -17,6 +18,7 @@ import {
   ModelError,
   numel,
   type Problem,
+  type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
 import {
@@ -54,6 +56,8 @@ export interface Job {
   readonly warnings: readonly Problem[]
   /** Called when there are no problems. */
   build(): Checkpoint
+  /** What else is to be said of the result: fields for --json, and text for people. */
+  readonly report?: { readonly fields: object; text(): string }
 }
 
 /** A job that was looked at from all sides: `ready` is there when nothing speaks against its parts. */
@@ -77,7 +81,11 @@ export async function runJob(terminal: Terminal, job: Job, args: WriteArguments)
   )
   const elapsedMs = Math.round(performance.now() - started)
   const result = { out: args.out, elapsedMs, ...summary(plan), ...manifest, warnings: job.warnings }
-  terminal.result(result, () => describeWritten(args.out, plan, manifest, elapsedMs))
+  terminal.result({ ...result, ...job.report?.fields }, () =>
+    [describeWritten(args.out, plan, manifest, elapsedMs), ...(job.report ? [job.report.text()] : [])].join(
+      '\n',
+    ),
+  )
 }
 
 async function prepare(job: Job, args: WriteArguments): Promise<Prepared> {
@@ -175,6 +183,29 @@ function limitsOf(checkpoint: Checkpoint, { maxShardSize, memory, threads }: Wri
 /** Threads for going over `bytes` of weights, where none are asked for. */
 export function threadsFor(bytes: number): number {
   return bytes < MIN_THREADED_BYTES ? 0 : availableParallelism()
+}
+
+/** Measures over `tensors` with what --threads says, showing how far it is; Ctrl-C ends it. */
+export async function measureWith<T>(
+  terminal: Terminal,
+  label: string,
+  { threads }: Pick<WriteArguments, 'threads'>,
+  tensors: Iterable<Tensor>,
+  measure: (options: MeasureOptions) => Promise<T>,
+): Promise<T> {
+  const bytes = [...tensors].reduce((sum, { dtype, shape }) => sum + byteSize(dtype, numel(shape)), 0)
+  const meter = terminal.progress(label)
+  try {
+    return await untilCancelled((signal) =>
+      measure({
+        threads: threads ?? threadsFor(bytes),
+        signal,
+        onProgress: ({ bytesDone, bytesTotal }) => meter.update(bytesDone, bytesTotal),
+      }),
+    )
+  } finally {
+    meter.done()
+  }
 }
 
 /** Bytes that the output takes on the disk, but for config and manifest, which are small. */

@@ -22,6 +22,8 @@ export interface AdapterContent {
   readonly modules: readonly AdaptedModule[]
   /** Tensors that stand in place of the base's, by its names. */
   readonly replaced: ReadonlyMap<string, Tensor>
+  /** Those of them that the modules' B A is added to: peft saves the weight of an adapted embedding or head as well. */
+  readonly under: ReadonlySet<string>
   readonly problems: readonly Problem[]
 }
 
@@ -43,6 +45,7 @@ const FACTORS: readonly (readonly [
 export function adapterContent({ checkpoint }: Adapter): AdapterContent {
   const modules = new Map<string, AdaptedModule>()
   const replaced = new Map<string, Tensor>()
+  const under = new Set<string>()
   const problems: Problem[] = []
   for (const [stored, tensor] of checkpoint.tensors) {
     const name = stored.startsWith(PREFIX) ? stored.slice(PREFIX.length) : undefined
@@ -53,11 +56,15 @@ export function adapterContent({ checkpoint }: Adapter): AdapterContent {
       const known = modules.get(module) ?? { module, isEmbedding: false }
       modules.set(module, { ...known, [key]: tensor, isEmbedding: known.isEmbedding || isEmbedding })
     } else if (name === undefined || name.includes('.lora_')) problems.push(unknownTensor(stored))
-    else replaced.set(name.replace('.base_layer.', '.'), tensor)
+    else {
+      const own = name.replace('.base_layer.', '.')
+      replaced.set(own, tensor)
+      if (own !== name && own.endsWith('.weight')) under.add(own)
+    }
   }
   for (const { module, a, b } of modules.values())
     if (!a || !b) problems.push(halfPair(module, a ? 'B' : 'A'))
-  return { modules: [...modules.values()].filter(({ a, b }) => a && b), replaced, problems }
+  return { modules: [...modules.values()].filter(({ a, b }) => a && b), replaced, under, problems }
 }
 
 /**

@@ -10,15 +10,19 @@ const MERGE_WITH_PEFT = 'Merge it with peft (merge_and_unload), and use the merg
 /** What keeps `adapter` from being applied to `target`, all of it. */
 export function adapterProblemsOf(target: Checkpoint, adapter: Adapter): Problem[] {
   const { config } = adapter
-  const { modules, replaced, problems } = adapterContent(adapter)
+  const { modules, replaced, under, problems } = adapterContent(adapter)
   const tensors = effectiveTensors(target, false)
+  const isReplaced = (module: string) => replaced.has(`${module}.weight`) && !under.has(`${module}.weight`)
   if (modules.length === 0 && problems.length === 0 && replaced.size === 0) return [empty()]
   return [
     ...problems,
     ...[...replaced].flatMap(([name, tensor]) =>
-      replacedProblems(name, tensor, tensors, target, config, modules),
+      replacedProblems(name, tensor, tensors, target, config, under),
     ),
-    ...modules.flatMap((adapted) => moduleProblems(adapted, tensors, replaced, target, adapter)),
+    ...modules
+      .filter(({ module }) => isReplaced(module))
+      .map(({ module }) => replacedAndAdapted(`${module}.weight`)),
+    ...modules.flatMap((adapted) => moduleProblems(adapted, tensors, target, adapter)),
   ]
 }
 
@@ -44,13 +48,12 @@ function replacedProblems(
   tensors: StateDict,
   target: Checkpoint,
   config: LoraConfig,
-  modules: readonly AdaptedModule[],
+  under: ReadonlySet<string>,
 ): Problem[] {
   const module = name.replace(/\.[^.]*$/, '')
   const isVocabulary = isVocabularyTensor(knownFamily(target), name)
   const isBias = config.bias !== 'none' && name.endsWith('.bias')
-  const isOwn = modules.some((adapted) => adapted.isEmbedding && adapted.module === module)
-  if (!isSaved(config, module) && !isBias && !isVocabulary && !isOwn)
+  if (!isSaved(config, module) && !isBias && !isVocabulary && !under.has(name))
     return [
       {
         code: 'unknown-tensor',
@@ -74,11 +77,10 @@ function replacedProblems(
 function moduleProblems(
   adapted: AdaptedModule,
   tensors: StateDict,
-  replaced: StateDict,
   target: Checkpoint,
   adapter: Adapter,
 ): Problem[] {
-  const { module, isEmbedding } = adapted
+  const { module } = adapted
   const { config } = adapter
   const transposed = isTransposed(target, adapter, adapted)
   const name = `${module}.weight`
@@ -92,7 +94,7 @@ function moduleProblems(
   if (adapted.bBias) problems.push(...biasProblems(adapted, tensors, config))
   if (adapted.magnitude && !config.dora) problems.push(unusedMagnitude(name))
   if (config.dora) problems.push(...doraProblems(adapted, weight, transposed))
-  return replaced.has(name) && !isEmbedding ? [...problems, replacedAndAdapted(name)] : problems
+  return problems
 }
 
 /** A [rank, in] and B [out, rank] against W, and the rank against the configuration. */

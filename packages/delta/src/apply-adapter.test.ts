@@ -124,6 +124,17 @@ describe('applyAdapter', () => {
     )
   })
 
+  it('adds to the weight of the head that the adapter brings, but not to one that it saves', async () => {
+    const head = pair(HEAD, 6, 4)
+    const under = { ...head, [`base_model.model.${HEAD}.base_layer.weight`]: matrix(6, 4, 2) }
+    const merged = await apply(target, under, { target_modules: [HEAD] })
+    const flat = checkpointOf({ 'x.weight': matrix(6, 4, 2) })
+    expect(values(merged, `${HEAD}.weight`)).toEqual(sum(flat, 'x', [6, 4], 2))
+    const both = { ...head, [`base_model.model.${HEAD}.weight`]: matrix(6, 4, 2) }
+    const adapter = await adapterOf(both, { target_modules: [HEAD] })
+    expect(codes(target, { adapter })).toEqual([['unknown-tensor', `${HEAD}.weight`]])
+  })
+
   it('takes whole tensors: modules to save, biases, and adds the bias of B', async () => {
     const biased = tinyModel(1, { attention_bias: true })
     const tensors = {

@@ -8,6 +8,8 @@ export { assembleRows, gatherRows, runsOf, splitRows } from './assemble-rows.js'
 export type { BreadcrumbsModel, BreadcrumbsOptions, BreadcrumbsTiesOptions } from './breadcrumbs.js'
 export { breadcrumbs, breadcrumbsTargets, breadcrumbsTies, breadcrumbsTiesTargets } from './breadcrumbs.js'
 export type { Consensus, WeightedModel } from './combine.js'
+export type { CreateAdapterOptions } from './create-adapter.js'
+export { createAdapter } from './create-adapter.js'
 export type { DeltaOptions } from './create-delta.js'
 export { createDelta, deltaProblems, pairProblems, vocabularyRows } from './create-delta.js'
 export type { DareLinearOptions, DareTiesOptions } from './dare.js'
@@ -29,6 +31,8 @@ export type { LinearOptions } from './linear.js'
 export { linear } from './linear.js'
 export type { LoraConfig, ModuleChoice } from './lora-config.js'
 export { isTarget, parseLoraConfig, scalingOf } from './lora-config.js'
+export type { LowRankFactors, LowRankOptions, LowRankTarget } from './low-rank.js'
+export { lowRankProblems, lowRankTargets, truncateDelta } from './low-rank.js'
 export type {
   Gram,
   GramTarget,

@@ -133,7 +133,8 @@ function firstMatch(patterns: ReadonlyMap<string, number>, module: string): numb
   return undefined
 }
 
-function names(choice: ModuleChoice, module: string): boolean {
+/** Whether `choice` has `module`. */
+export function names(choice: ModuleChoice, module: string): boolean {
   if ('pattern' in choice)
     return choice.pattern === 'all-linear' || pattern(`^(?:${choice.pattern})$`).test(module)
   return choice.some((name) => module === name || module.endsWith(`.${name}`))

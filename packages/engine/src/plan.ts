@@ -57,12 +57,19 @@ export interface Plan {
 
 /**
  * Lays out the shards of `checkpoint` and sums up what writing it costs. Reads nothing.
- * @throws ModelError listing every tensor that cannot be evaluated; `memory-budget` when the budget holds no tile.
+ * @throws ModelError listing every tensor that cannot be evaluated; `memory-budget` when the budget holds no tile;
+ *   `bad-shard-size` for weights with a name of their own that one shard does not hold.
  */
 export function planCheckpoint(checkpoint: Checkpoint, options: PlanOptions = {}): Plan {
   throwIfAny(checkpointProblems(checkpoint))
-  const { tensors, sources } = checkpoint
-  const shards = layoutShards(tensors, options.maxShardBytes ?? DEFAULT_MAX_SHARD_BYTES)
+  const { tensors, sources, weightsName } = checkpoint
+  const shards = layoutShards(
+    tensors,
+    options.maxShardBytes ?? DEFAULT_MAX_SHARD_BYTES,
+    undefined,
+    weightsName,
+  )
+  if (weightsName !== undefined && shards.length > 1) throw notOneFile(weightsName, shards)
   const threads = options.threads ?? 0
   const budget = tileBudget(checkpoint, threads, options.memoryBytes ?? DEFAULT_MEMORY_BYTES)
   const work = planTasks(checkpoint, shards, budget.tileBytes)
@@ -76,6 +83,18 @@ export function planCheckpoint(checkpoint: Checkpoint, options: PlanOptions = {}
     )
   const bytesWritten = shards.reduce((sum, shard) => sum + shard.size, 0)
   return { shards, parameters, bytesRead, bytesWritten, peakBytes: budget.peakBytes, threads, work }
+}
+
+function notOneFile(name: string, shards: readonly ShardLayout[]): ModelError {
+  const bytes = shards.reduce((sum, { size }) => sum + size, 0)
+  return new ModelError({
+    code: 'bad-shard-size',
+    message: 'These weights must be one file, and are larger than a shard',
+    file: `${name}.safetensors`,
+    expected: `a shard size of at least ${bytes} bytes`,
+    received: `${shards.length} shards`,
+    next: 'Raise the shard size, or lower the rank.',
+  })
 }
 
 /** Everything that keeps `checkpoint` from being evaluated, for all tensors. */

@@ -28,6 +28,18 @@ describe('layoutShards', () => {
     expect(layoutShards([], 1e9).map(({ file, tensors }) => [file, tensors.size])).toEqual([
       ['model.safetensors', 0],
     ])
+    const named = (limit: number) =>
+      layoutShards(
+        [
+          ['a', f32(3)],
+          ['b', f32(3)],
+        ],
+        limit,
+        {},
+        'adapter_model',
+      )
+    expect(named(1e9).map(({ file }) => file)).toEqual(['adapter_model.safetensors'])
+    expect(named(12).map(({ file }) => file)[1]).toBe('adapter_model-00002-of-00002.safetensors')
   })
 
   it('puts every tensor into one shard, and more than the limit only alone', () => {

@@ -16,12 +16,14 @@ type Named = readonly [string, TensorSpec]
  *
  * @param maxShardBytes Limit of a shard's tensor data; the header comes on top.
  * @param metadata Each shard's `__metadata__`. Transformers asks for a `format`, so that is the default.
+ * @param stem What the files' names begin with.
  * @throws ModelError "bad-name", "bad-shape" as `formatSafetensors`; "bad-shard-size".
  */
 export function layoutShards(
   tensors: Iterable<Named>,
   maxShardBytes: number,
   metadata: Readonly<Record<string, string>> = { format: 'pt' },
+  stem = 'model',
 ): readonly ShardLayout[] {
   if (!(maxShardBytes >= 1))
     throw new ModelError({
@@ -34,7 +36,7 @@ export function layoutShards(
   if (new Set(all.map(([name]) => name)).size < all.length) formatSafetensors(all)
   const shards = split(all, maxShardBytes)
   return shards.map((shard, i) => ({
-    file: shardName(i, shards.length),
+    file: shardName(stem, i, shards.length),
     ...formatSafetensors(shard, metadata),
   }))
 }
@@ -77,9 +79,9 @@ function split(tensors: readonly Named[], maxShardBytes: number): readonly Named
   return shards
 }
 
-function shardName(i: number, count: number): string {
+function shardName(stem: string, i: number, count: number): string {
   const five = (n: number) => String(n).padStart(5, '0')
-  return count === 1 ? 'model.safetensors' : `model-${five(i + 1)}-of-${five(count)}.safetensors`
+  return count === 1 ? `${stem}.safetensors` : `${stem}-${five(i + 1)}-of-${five(count)}.safetensors`
 }
 
 /** A JSON string as Python's `json.dumps` writes it: everything beyond printable ASCII escaped. */

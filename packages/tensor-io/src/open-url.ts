@@ -28,6 +28,9 @@ const KNOWN_FILES = [
   'LICENSE',
   'README.md',
 ]
+/** What peft saves: an adapter's configuration, and its weights in place of a model's. */
+const ADAPTER_CONFIG = 'adapter_config.json'
+const ADAPTER = 'adapter_model.safetensors'
 
 type Found = { readonly source: ByteSource; readonly etag: string | undefined }
 
@@ -77,11 +80,16 @@ async function findFile(url: URL, options: HttpOptions): Promise<ReadonlyMap<str
 }
 
 async function findFolder(folder: URL, options: HttpOptions): Promise<ReadonlyMap<string, Found>> {
-  const small = await findAll(folder, [INDEX, CONFIG, MANIFEST, ...KNOWN_FILES], SMALL_HEAD_BYTES, options)
+  const small = await findAll(
+    folder,
+    [INDEX, CONFIG, MANIFEST, ADAPTER_CONFIG, ...KNOWN_FILES],
+    SMALL_HEAD_BYTES,
+    options,
+  )
   const index = small.get(INDEX)
   const shards = index
     ? new Set(parseWeightMap(await readJsonObject(index.source, INDEX)).values())
-    : [SINGLE]
+    : [SINGLE, ...(small.has(ADAPTER_CONFIG) ? [ADAPTER] : [])]
   return new Map([...small, ...(await findAll(folder, [...shards], HEAD_BYTES, options))])
 }
 

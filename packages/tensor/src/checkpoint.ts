@@ -75,6 +75,8 @@ export interface Checkpoint {
   readonly tensors: StateDict
   /** Tokenizer, generation config, licence, ... by path relative to the checkpoint; neither weights nor config. */
   readonly files: ReadonlyMap<string, ByteSource>
+  /** Stem of the weights' file, where it is not `model`: such weights are one file, and no sharded set. */
+  readonly weightsName?: string
   /** What the `read` expressions of `tensors` refer to. */
   readonly sources: ReadonlyMap<SourceId, Source>
   readonly provenance: Provenance

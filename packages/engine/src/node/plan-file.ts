@@ -30,6 +30,7 @@ export interface PlanFile {
   readonly sources: readonly { readonly id: string; readonly location: string; readonly opened: string }[]
   readonly config: JsonObject
   readonly floatFields: readonly string[]
+  readonly weightsName?: string
   readonly provenance: Provenance
   readonly tensors: readonly (readonly [name: string, tensor: Tensor])[]
   /** Carried files: by path, or their bytes in base64. */
@@ -45,9 +46,12 @@ const RESTORE = 'Restore the input, or make the plan again.'
 export async function describeCheckpoint(
   checkpoint: Checkpoint,
 ): Promise<
-  Pick<PlanFile, 'states' | 'sources' | 'config' | 'floatFields' | 'provenance' | 'tensors' | 'files'>
+  Pick<
+    PlanFile,
+    'states' | 'sources' | 'config' | 'floatFields' | 'weightsName' | 'provenance' | 'tensors' | 'files'
+  >
 > {
-  const { config, floatFields = [], provenance, tensors, sources, files } = checkpoint
+  const { config, floatFields = [], weightsName, provenance, tensors, sources, files } = checkpoint
   const carried = [...files].map(async ([name, bytes]) => [name, await describeFile(bytes)] as const)
   return {
     states: [...inputStates(checkpoint)],
@@ -58,6 +62,7 @@ export async function describeCheckpoint(
     })),
     config,
     floatFields,
+    ...(weightsName === undefined ? {} : { weightsName }),
     provenance,
     tensors: [...tensors],
     files: await Promise.all(carried),
@@ -108,8 +113,16 @@ export async function reopenPlan(
   const files = plan.files.map(
     ([name, file]) => [name, 'path' in file ? openFile(file.path) : bytesOf(file.base64)] as const,
   )
-  const { config, floatFields, provenance, tensors } = plan
-  return { config, floatFields, provenance, tensors: new Map(tensors), sources, files: new Map(files) }
+  const { config, floatFields, weightsName, provenance, tensors } = plan
+  return {
+    config,
+    floatFields,
+    ...(weightsName === undefined ? {} : { weightsName }),
+    provenance,
+    tensors: new Map(tensors),
+    sources,
+    files: new Map(files),
+  }
 }
 
 function bytesOf(base64: string): Blob {
