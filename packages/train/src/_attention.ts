@@ -4,6 +4,10 @@ import type { Floats, Matmul } from './matmul.js'
 export interface Segment {
   readonly begin: number
   readonly end: number
+  /** Whether it is in a language that the model had before: what LPR sends to expert 0. */
+  readonly isOriginal?: boolean
+  /** The experts that its language is to take, for the language loss. */
+  readonly experts?: readonly number[]
 }
 
 /** Sizes of an attention layer over T tokens. */

@@ -1,17 +1,18 @@
+import type { Segment } from './_attention.js'
+import { languageLosses, logSumExp, type RouterLosses } from './_language-losses.js'
 import { linear, linearBackward } from './_linear.js'
 import { mlpBackward, mlpForward } from './_mlp.js'
 import type { Floats, Matmul } from './matmul.js'
 import type { Layer, Mlp } from './parameters.js'
 
-/** Weights of the losses on routers, each a mean over tokens. */
-export interface RouterLosses {
-  /** E * sum_e f_e P_e: f_e the share of the slots, P_e the mean probability (arXiv:2101.03961). */
-  readonly balance: number
-  /** mean(logsumexp^2) of the router's logits (arXiv:2202.08906). */
-  readonly z: number
-}
-
 export type Allocate = (length: number) => Floats
+
+export interface MixtureSizes {
+  readonly tokens: number
+  readonly topK: number
+  readonly normalize: boolean
+  readonly segments: readonly Segment[]
+}
 
 /** One expert's tokens, and what its gradients need. */
 interface Group {
@@ -38,12 +39,12 @@ export function mixtureForward(
   matmul: Matmul,
   allocate: Allocate,
   layer: Layer,
-  sizes: { tokens: number; topK: number; normalize: boolean },
+  sizes: MixtureSizes,
   losses: RouterLosses,
   x: Floats,
   out: Floats,
 ): MixtureState {
-  const { tokens, topK, normalize } = sizes
+  const { tokens, topK, normalize, segments } = sizes
   const router = layer.router!
   const [numExperts, width] = [router.out, router.in]
   const logits = allocate(tokens * numExperts)
@@ -102,7 +103,10 @@ export function mixtureForward(
     chosen,
     weights,
     groups,
-    loss: losses.balance * balance + (losses.z * z) / tokens,
+    loss:
+      losses.balance * balance +
+      (losses.z * z) / tokens +
+      languageLosses(losses, segments, numExperts, logits, probabilities),
   }
 }
 
@@ -111,7 +115,7 @@ export function mixtureBackward(
   matmul: Matmul,
   allocate: Allocate,
   layer: Layer,
-  sizes: { tokens: number; topK: number; normalize: boolean },
+  sizes: MixtureSizes,
   losses: RouterLosses,
   share: number,
   state: MixtureState,
@@ -119,7 +123,7 @@ export function mixtureBackward(
   dOut: Floats,
   dx: Floats,
 ): void {
-  const { tokens, topK, normalize } = sizes
+  const { tokens, topK, normalize, segments } = sizes
   const router = layer.router!
   const [numExperts, width] = [router.out, router.in]
   const dWeights = allocate(tokens * topK)
@@ -157,6 +161,7 @@ export function mixtureBackward(
     const z = ((share * losses.z * 2) / tokens) * logSumExp(state.logits.subarray(at, at + numExperts))
     for (let e = 0; e < numExperts; e++) dLogits[at + e] = p[at + e]! * (dp[e]! - along + z)
   }
+  languageLosses(losses, segments, numExperts, state.logits, state.probabilities, dLogits, share)
   linearBackward(matmul, router, tokens, x, dLogits, dx, true)
 }
 
@@ -178,14 +183,6 @@ function gateBackward(
   }
   for (let slot = t * topK; slot < (t + 1) * topK; slot++)
     dp[chosen[slot]!]! += normalize ? (dWeights[slot]! - along) / sum : dWeights[slot]!
-}
-
-function logSumExp(row: Floats): number {
-  let highest = -Infinity
-  for (const value of row) highest = Math.max(highest, value)
-  let sum = 0
-  for (const value of row) sum += Math.exp(value - highest)
-  return highest + Math.log(sum)
 }
 
 /** p = softmax(row); returns logsumexp(row). */

@@ -1,6 +1,6 @@
 import { expectedTensors, familyOf } from '@polygraft/architectures'
 import { numel } from '@polygraft/tensor'
-import { decoderSpec, lossAndGradients, tensorNames } from '@polygraft/train'
+import { type Batch, decoderSpec, lossAndGradients, tensorNames } from '@polygraft/train'
 import { describe, expect, it } from 'vitest'
 
 const small = {
@@ -18,8 +18,8 @@ const batch = {
   tokens: Int32Array.of(1, 4, 2, 9, 3, 3, 7),
   targets: Int32Array.of(4, 2, 9, -1, 3, 7, -1),
   segments: [
-    { begin: 0, end: 4 },
-    { begin: 4, end: 7 },
+    { begin: 0, end: 4, isOriginal: true, experts: [0] },
+    { begin: 4, end: 7, experts: [1, 2] },
   ],
 }
 
@@ -56,7 +56,8 @@ describe('gradients against central differences in F64, for every tensor', () =>
     expect([...tensorNames(spec)].sort()).toEqual([...shapes.keys()].sort())
     const values = new Map([...shapes].map(([name, shape], i) => [name, draw(numel(shape), i + 1)]))
     const gradients = new Map([...shapes].map(([name, shape]) => [name, new Float64Array(numel(shape))]))
-    const losses = { balance: 0.3, z: 0.2 }
+    const lprForm = spec.normalize ? 'exact' : 'published'
+    const losses = { balance: 0.3, z: 0.2, lpr: 0.4, language: 0.5, lprForm } as const
     const lossOf = () => lossAndGradients(spec, values, new Map(), batch, { losses })
     expect(lossAndGradients(spec, values, gradients, batch, { losses })).toBe(lossOf())
     const step = 1e-5
@@ -72,5 +73,54 @@ describe('gradients against central differences in F64, for every tensor', () =>
           1e-7 + 1e-6 * Math.abs(slope),
         )
       }
+  })
+})
+
+describe('language losses', () => {
+  const config = { ...small, model_type: 'mixtral', num_local_experts: 3, num_experts_per_tok: 2 }
+  const spec = decoderSpec(config)
+  const shapes = [...expectedTensors(familyOf(config), config)]
+  const values = new Map(shapes.map(([name, shape], i) => [name, draw(numel(shape), i + 1)]))
+  const lossOf = (segments: Batch['segments'], losses: object) =>
+    lossAndGradients(
+      spec,
+      values,
+      new Map(),
+      { ...batch, segments },
+      { losses: { balance: 0, z: 0, ...losses } },
+    )
+  const plain = batch.segments.map(({ begin, end }) => ({ begin, end }))
+
+  it('are nothing, and not NaN, in a batch without such tokens', () => {
+    const without = lossOf(plain, {})
+    expect(lossOf(plain, { lpr: 1, language: 1 })).toBe(without)
+    expect(lossOf(plain, { lpr: 1, lprForm: 'published' })).toBe(without)
+  })
+
+  it('is for the group of expert 0 what LPR is', () => {
+    const first = plain.map((segment) => ({ ...segment, isOriginal: true, experts: [0] }))
+    expect(lossOf(first, { lpr: 1 })).toBeCloseTo(lossOf(first, { language: 1 }), 12)
+  })
+
+  it('is log E where the router tells nothing apart, and has its floor as published', () => {
+    const router = /block_sparse_moe\.gate/
+    const sure = new Map(
+      [...values].map(([name, value]) => [name, router.test(name) ? value.map(() => 0) : value]),
+    )
+    const segments = plain.map((segment) => ({ ...segment, isOriginal: true }))
+    const of = (lprForm: 'exact' | 'published', lpr: number) =>
+      lossAndGradients(
+        spec,
+        sure,
+        new Map(),
+        { ...batch, segments },
+        { losses: { balance: 0, z: 0, lpr, lprForm } },
+      )
+    // Equal logits: p is 1/3 everywhere, and softmax(p) too.
+    expect(of('exact', 1) - of('exact', 0)).toBeCloseTo(Math.log(3), 12)
+    expect(of('published', 1) - of('published', 0)).toBeCloseTo(Math.log(3), 12)
+    expect(lossOf(segments, { lpr: 1, lprForm: 'published' }) - lossOf(segments, {})).toBeGreaterThan(
+      Math.log(1 + 2 / Math.E),
+    )
   })
 })

@@ -1,5 +1,5 @@
 export type { Segment } from './_attention.js'
-export type { RouterLosses } from './_mixture.js'
+export type { RouterLosses } from './_language-losses.js'
 export { type AdamWOptions, type AdamWState, adamW, clipGradients, cosineRate } from './adamw.js'
 export { type DecoderSpec, decoderSpec, tensorNames } from './decoder-spec.js'
 export { type Batch, type LossOptions, lossAndGradients } from './loss-and-gradients.js'

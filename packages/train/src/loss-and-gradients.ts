@@ -8,14 +8,9 @@ import {
   type Segment,
 } from './_attention.js'
 import { fromHeads, rotate, toHeads } from './_heads.js'
+import type { RouterLosses } from './_language-losses.js'
 import { linear, linearBackward } from './_linear.js'
-import {
-  type MixtureState,
-  mixtureBackward,
-  mixtureForward,
-  type RouterLosses,
-  softmaxRow,
-} from './_mixture.js'
+import { type MixtureState, mixtureBackward, mixtureForward, softmaxRow } from './_mixture.js'
 import { mlpBackward, mlpForward } from './_mlp.js'
 import { rmsNorm, rmsNormBackward } from './_norm.js'
 import type { DecoderSpec } from './decoder-spec.js'
@@ -60,7 +55,7 @@ export function lossAndGradients(
   const sin = new Float32Array(T * half)
   for (const { begin, end } of segments) rotation.write(0, end - begin, end - begin, cos, sin, begin * half)
   const rotations = { cos, sin, dimensions: rotation.dimensions }
-  const sizes = { tokens: T, topK, normalize }
+  const sizes = { tokens: T, topK, normalize, segments }
   const numSparse = Math.max(1, spec.layers.filter(({ router }) => router).length)
 
   let h = allocate(T * H)
