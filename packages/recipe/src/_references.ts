@@ -31,10 +31,11 @@ export const referenceSchema = z.union(
   { error: 'a model: path, path@revision, model+lora, or {model, lora}' },
 )
 
-type Written = z.infer<typeof referenceSchema>
+/** A reference as it stands in a recipe. */
+export type WrittenReference = z.infer<typeof referenceSchema>
 
 /** What a written reference means; undefined where it has more than one `+` or `@`. */
-export function parseReference(written: Written): ModelReference | undefined {
+export function parseReference(written: WrittenReference): ModelReference | undefined {
   if (typeof written !== 'string') {
     if (!('model' in written)) return { model: locationOf(written)! }
     const model = locationOf(written.model)

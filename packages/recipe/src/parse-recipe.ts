@@ -3,6 +3,7 @@ import type { z } from 'zod'
 import { describe, meant, schemaProblems } from './_issues.js'
 import { mergekitSchema } from './_mergekit-schema.js'
 import { planFindings } from './_plan-problems.js'
+import { readerOf } from './_reader.js'
 import type { ModelReference } from './_references.js'
 import { type Path, parseYaml, type YamlText } from './_yaml.js'
 import type { MergePlan } from './merge-plan.js'
@@ -78,8 +79,10 @@ function dialectOf({ data, place }: YamlText): keyof typeof MARKS {
 function parseMergekit(written: YamlText, dialect: 'mergekit'): MergeRecipe {
   const yaml = { ...written, data: withoutNulls(written.data) }
   const recipe = checked(mergekitSchema, yaml)
-  const { plan, models, places, problems } = planMergekit(recipe, yaml)
-  throwIfAny(problems)
+  const reader = readerOf(yaml)
+  const plan = planMergekit(recipe, reader)
+  const { models, places } = reader
+  throwIfAny(reader.problems)
   const findings = planFindings(plan, yaml)
   throwIfAny(findings.problems)
   return { dialect, yaml, plan, models, places, allow: recipe.allow ?? [], warnings: findings.warnings }
