@@ -4,7 +4,8 @@ import { defineConfig } from 'tsup'
 export default defineConfig({
   entry: { index: 'src/index.ts', worker: 'src/node/worker.ts' },
   format: 'esm',
-  dts: { entry: { index: 'src/index.ts' } },
+  noExternal: ['#platform'],
+  dts: { entry: { index: 'src/index.ts', browser: 'src/browser.ts' } },
   clean: true,
   sourcemap: true,
 })

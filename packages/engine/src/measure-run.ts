@@ -1,5 +1,6 @@
 import { BLOCK_ELEMENTS } from '@polygraft/kernels'
 import { byteSize, numel, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
+import { openMeasureThreads } from '#platform'
 import { drive } from './_drive.js'
 import type { Kernels } from './_kernel-pool.js'
 import {
@@ -10,8 +11,6 @@ import {
   type MeasureTask,
   type TaskRunner,
 } from './measure-tasks.js'
-import { openMeasureThreads } from './node/measure-threads.js'
-import { areLocal } from './node/start-thread.js'
 
 /** How far a measurement has come. */
 export interface MeasureProgress {
@@ -61,8 +60,7 @@ export async function measuring<Result>(
   const tile = Math.max(1024, Math.min(BLOCK_ELEMENTS, tileElements - (tileElements % 1024)))
   const job = { sources, operands: [...operands.values()], tileElements: tile, kernels }
   const names = [...operands.keys()]
-  const runner =
-    threads > 0 && areLocal(sources) ? openMeasureThreads(job, threads, signal) : here(job, signal)
+  const runner = openMeasureThreads(job, threads, signal) ?? here(job, signal)
   let bytesDone = 0
   try {
     return await body({

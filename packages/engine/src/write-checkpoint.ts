@@ -1,6 +1,7 @@
 import { type ByteSource, byteSize, type Checkpoint, numel } from '@polygraft/tensor'
 import { formatConfig, formatIndex, type OutputFolder } from '@polygraft/tensor-io'
-import type { LocalFolder } from '@polygraft/tensor-io/node'
+import { digestFile, runLocal } from '#platform'
+import { addTo } from './_add-to.js'
 import { followCompletion } from './_completion.js'
 import type { Kernels } from './_kernel-pool.js'
 import type { TensorCounts } from './evaluate.js'
@@ -11,9 +12,6 @@ import {
   type Manifest,
   type ManifestFile,
 } from './manifest.js'
-import { digestFile } from './node/digest.js'
-import { runThreads } from './node/run-threads.js'
-import { addTo } from './node/shard-journal.js'
 import { type Plan, type PlanOptions, planCheckpoint } from './plan.js'
 import { runHere } from './run-here.js'
 import type { TaskEvents, TaskJob } from './run-tasks.js'
@@ -81,7 +79,8 @@ export async function writeShards(
   }
   if (missing.size > 0) {
     const job = { checkpoint, plan: selectShards(plan, missing), kernels: options.kernels ?? 'simd' }
-    await runJob(job, folder, follow(job, folder, options, results))
+    const events = follow(job, folder, options, results)
+    await (runLocal(job, folder, events) ?? runHere(job, folder, events))
   }
   return [...selected].map((shard) => results.get(plan.shards[shard]!.file)!)
 }
@@ -107,14 +106,6 @@ export async function writeRest(
   const manifest = createManifest(checkpoint, plan, { shards, files }, version)
   await folder.writeFile(MANIFEST_FILE, formatManifest(manifest))
   return manifest
-}
-
-async function runJob(job: TaskJob, folder: OutputFolder, events: TaskEvents): Promise<void> {
-  const inputs = [...job.checkpoint.sources.values()].flatMap(({ shards }) => [...shards.values()])
-  const isLocal = folder.path !== undefined && inputs.every(({ path }) => path !== undefined)
-  // Threads open files by path.
-  if (isLocal && job.plan.threads > 0) await runThreads(job, folder as LocalFolder, events)
-  else await runHere(job, folder, events)
 }
 
 /** Turns what happens in a run into results, notes and progress. */

@@ -1,13 +1,18 @@
 import type { MeasureJob, MeasureKind, MeasureResults, MeasureTask, TaskRunner } from '../measure-tasks.js'
 import type { MeasureAnswer, MeasureInput, MeasureOrder } from './measure-thread.js'
 import { errorOf, type WorkerOutput } from './messages.js'
-import { cloneableSources, startThread } from './start-thread.js'
+import { areLocal, cloneableSources, startThread } from './start-thread.js'
 
 /** Tasks that a thread holds at a time: the next one waits there when one is done. */
 const AHEAD = 2
 
-/** Threads that do tasks over local files, until closed. */
-export function openMeasureThreads(job: MeasureJob, threads: number, signal?: AbortSignal): TaskRunner {
+/** Threads that do tasks over local files, until closed; undefined where `job` has other files, or no thread is wanted. */
+export function openMeasureThreads(
+  job: MeasureJob,
+  threads: number,
+  signal?: AbortSignal,
+): TaskRunner | undefined {
+  if (threads === 0 || !areLocal(job.sources)) return undefined
   const input: MeasureInput = {
     role: 'measure',
     job: { ...job, sources: cloneableSources(job.sources) },

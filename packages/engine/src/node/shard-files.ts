@@ -2,13 +2,14 @@ import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import type { OutputFile, ShardLayout } from '@polygraft/tensor-io'
 import type { LocalFolder } from '@polygraft/tensor-io/node'
+import { addTo } from '../_add-to.js'
 import { type Completion, followCompletion } from '../_completion.js'
 import type { TensorCounts } from '../evaluate.js'
 import type { TaskDone, TaskEvents, TaskJob } from '../run-tasks.js'
 import type { Task } from '../tasks.js'
 import { type BlockingFiles, blockingFiles } from './blocking-files.js'
 import { createDigest, type Digest } from './digest.js'
-import { addTo, formatStep, type KeptShard, readKept } from './shard-journal.js'
+import { formatStep, type KeptShard, readKept } from './shard-journal.js'
 
 /** Shards that are open at a time: more than one, so that nobody waits while one is flushed. */
 const MAX_OPEN = 3

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
-import { addCounts } from '@polygraft/kernels'
 import type { ShardLayout } from '@polygraft/tensor-io'
+import { addTo } from '../_add-to.js'
 import type { TensorCounts } from '../evaluate.js'
 import type { BlockingFiles } from './blocking-files.js'
 import { createDigest, type Digest } from './digest.js'
@@ -64,13 +64,6 @@ export async function readKept(
     for (const [name, added] of Object.entries(step.counts)) addTo(counts, name, added)
   }
   return kept && { ...kept, counts }
-}
-
-/** Adds the counts of tensor `name` to those in `sums`. */
-export function addTo(sums: Record<string, TensorCounts>, name: string, added: TensorCounts): void {
-  const sum = Object.hasOwn(sums, name) ? sums[name]! : { changed: 0, swallowed: 0 }
-  addCounts(sum, added)
-  sums[name] = sum
 }
 
 function parseStep(line: string): Step | undefined {

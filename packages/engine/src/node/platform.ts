@@ -1,0 +1,3 @@
+export { digestFile } from './digest.js'
+export { openMeasureThreads } from './measure-threads.js'
+export { runLocal } from './run-local.js'
