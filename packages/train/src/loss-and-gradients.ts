@@ -14,8 +14,9 @@ import { type MixtureState, mixtureBackward, mixtureForward, softmaxRow } from '
 import { mlpBackward, mlpForward } from './_mlp.js'
 import { rmsNorm, rmsNormBackward } from './_norm.js'
 import type { DecoderSpec } from './decoder-spec.js'
-import { type Floats, type Matmul, plainMatmul } from './matmul.js'
+import type { Floats } from './matmul.js'
 import { bindParameters, type Layer, type Tensors } from './parameters.js'
+import { plainWorkspace, type Workspace } from './workspace.js'
 
 /** Documents one after the other; a token sees only its own document. */
 export interface Batch {
@@ -28,7 +29,8 @@ export interface Batch {
 /** Options of `lossAndGradients`. */
 export interface LossOptions {
   readonly losses?: RouterLosses
-  readonly matmul?: Matmul
+  /** Holds `values` and `gradients` as well. Left out: plain TypeScript in F64, or in F32 where `values` are. */
+  readonly workspace?: Workspace
 }
 
 /**
@@ -40,14 +42,13 @@ export function lossAndGradients(
   values: Tensors,
   gradients: Tensors,
   { tokens, targets, segments }: Batch,
-  { losses = { balance: 0, z: 0 }, matmul = plainMatmul }: LossOptions = {},
+  { losses = { balance: 0, z: 0 }, workspace = plainWorkspace(values) }: LossOptions = {},
 ): number {
   const parameters = bindParameters(spec, values, gradients)
   const { hiddenSize: H, headDim: D, numHeads, numKeyValueHeads, eps, topK, normalize } = spec
   const T = tokens.length
-  const isDouble = parameters.embedding.value instanceof Float64Array
-  const allocate = (length: number): Floats =>
-    isDouble ? new Float64Array(length) : new Float32Array(length)
+  const { matmul, allocate } = workspace
+  const begin = workspace.mark()
   const [Q, K] = [numHeads * D, numKeyValueHeads * D]
   const rotation = createRotation(familyOf(spec.config), spec.config)
   const half = Math.ceil(rotation.dimensions / 2)
@@ -79,11 +80,22 @@ export function lossAndGradients(
   linearBackward(matmul, parameters.head, T, x, logits, dx, false)
   const dh = allocate(T * H)
   rmsNormBackward(h, parameters.finalNorm, scales, dx, T, H, dh, false)
-  for (let i = states.length - 1; i >= 0; i--) backward(parameters.layers[i]!, states[i]!, dh)
+  const forwardEnd = workspace.mark()
+  for (let i = states.length - 1; i >= 0; i--) {
+    backward(parameters.layers[i]!, states[i]!, dh)
+    workspace.release(forwardEnd)
+  }
   const { gradient } = parameters.embedding
   if (gradient)
     for (let t = 0; t < T; t++) for (let j = 0; j < H; j++) gradient[tokens[t]! * H + j]! += dh[t * H + j]!
+  workspace.release(begin)
   return loss
+
+  function copy(x: Floats): Floats {
+    const to = allocate(x.length)
+    to.set(x)
+    return to
+  }
 
   function forward(layer: Layer, input: Floats) {
     const shape: AttentionShape = { tokens: T, numHeads, numKeyValueHeads, headDim: D, window: layer.window }
@@ -109,12 +121,12 @@ export function lossAndGradients(
     attention(matmul, shape, segments, q.rows, k.rows, v.rows, p, heads)
     const o = allocate(T * Q)
     fromHeads(heads, T, numHeads, D, o)
-    const middle = input.slice()
+    const middle = copy(input)
     linear(matmul, layer.o, T, o, middle, true)
     const x2 = allocate(T * H)
     const scale2 = allocate(T)
     rmsNorm(middle, layer.ffnNorm.value, eps, T, H, x2, scale2)
-    const output = middle.slice()
+    const output = copy(middle)
     let mixture: MixtureState | undefined
     if (layer.router) mixture = mixtureForward(matmul, allocate, layer, sizes, losses, x2, output)
     const mlp = layer.mlp ?? layer.shared
