@@ -13,12 +13,14 @@ LLAMA3_ROPE = dict(
 )
 
 
-def case(name, model_type, target, dtype="bfloat16", post=None, writer="v4", post_writer=None, **config):
+def case(name, model_type, target, dtype="bfloat16", post=None, writer="v4", post_writer=None, parts=1, dense=(),
+         shared=False, **config):  # fmt: skip
     """One trio. `target` is what the dense family becomes; `post` holds config fields in which the post-trained
-    model differs; the writers are the transformers majors that save the dense checkpoints."""
+    model differs; the writers are the transformers majors that save the dense checkpoints. Each expert is cut into
+    `parts`, layers `dense` are kept, and `shared` makes the dense block a shared expert besides."""
     return dict(
         name=name, model_type=model_type, target=target, dtype=dtype, config={**SMALL, **config},
-        post=post or {}, writers=(writer, post_writer or writer),
+        post=post or {}, writers=(writer, post_writer or writer), parts=parts, dense=dense, shared=shared,
     )  # fmt: skip
 
 
@@ -45,6 +47,20 @@ CASES = [
     case("qwen3-tied-head-dim", "qwen3", "qwen3_moe", head_dim=32, tie_word_embeddings=True, rope_theta=1000000.0),
     case("qwen3-window", "qwen3", "qwen3_moe", head_dim=16, **WINDOW_EVERYWHERE),
     case("qwen3-written-by-v5", "qwen3", "qwen3_moe", writer="v5", head_dim=32, rope_theta=70000.0),
+    case("granite", "llama", "granitemoe"),
+    case("granite-from-qwen2", "qwen2", "granitemoe"),
+    case("granite-from-mistral-f32", "mistral", "granitemoe", dtype="float32", sliding_window=None),
+    case("granite-tied", "llama", "granitemoe", tie_word_embeddings=True, rope_theta=500000.0, rope_scaling=LLAMA3_ROPE),
+    case("granite-parts", "llama", "granitemoe", parts=4),
+    case("parts-llama", "llama", "mixtral", parts=2),
+    case("parts-qwen2", "qwen2", "qwen2_moe", parts=2),
+    case("parts-qwen3", "qwen3", "qwen3_moe", parts=4, head_dim=32),
+    case("dense-llama", "llama", "qwen2_moe", dense=(0,)),
+    case("dense-qwen2", "qwen2", "qwen2_moe", dense=(0, 2), num_hidden_layers=4),
+    case("dense-qwen3", "qwen3", "qwen3_moe", dense=(1,), head_dim=16),
+    case("shared-llama", "llama", "qwen2_moe", shared=True),
+    case("shared-qwen2", "qwen2", "qwen2_moe", shared=True),
+    case("shared-parts-dense", "qwen2", "qwen2_moe", shared=True, parts=2, dense=(1,), num_hidden_layers=3),
 ]
 
 EXPERTS, TOP_K = 3, 2

@@ -50,9 +50,10 @@ def attempt(name, step):
         report("FAIL", name, "polygraft runs", str(error))
 
 
-def check_bytes(folder, name):
-    make_grafts(folder)
-    for check, wrong in byte_checks(folder):
+def check_bytes(case, folder):
+    name = case["name"]
+    make_grafts(case, folder)
+    for check, wrong in byte_checks(case, folder):
         report("FAIL" if wrong else "PASS", name, check, ", ".join(wrong[:3]))
     wrong = index_problems(folder)
     report("FAIL" if wrong else "PASS", name, "index names every tensor and file", ", ".join(wrong[:3]))
@@ -92,7 +93,7 @@ def main():
             subprocess.run(python(major, "resave.py", work, major, *names), check=True)
         for case in cases:
             if os.path.exists(f"{work}/{case['name']}/resaved"):
-                attempt(case["name"], lambda: check_bytes(f"{work}/{case['name']}", case["name"]))
+                attempt(case["name"], lambda: check_bytes(case, f"{work}/{case['name']}"))
         if os.path.exists(f"{work}/llama/cpt"):
             attempt("vocabulary", lambda: check_vocabulary(work))
         for major in ("v5", "v4"):

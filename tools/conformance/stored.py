@@ -63,35 +63,56 @@ def from_f32(dtype, values):
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
-def graft_values(cpt, base, post, scale=1.0):
+def graft_values(cpt, base, post, scale=np.float32(1)):
     """METHOD: cpt + lambda (post - base) in F32, each operation rounded apart; elements that are equal pass through."""
-    scale = np.float32(scale)
     moved = cpt + scale * (post - base)
-    if scale == 1:
-        moved = np.where(cpt == base, post, moved)
+    moved = np.where((cpt == base) & (scale == 1), post, moved)
     return np.where(post == base, cpt, moved)
 
 
 EXPERT = re.compile(r"(.*\.)(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(\w+)\.weight$")
+FUSED = re.compile(r"(.*\.)block_sparse_moe\.(input_linear|output_linear)\.weight$")
+SHARED = re.compile(r"(.*\.)mlp\.shared_expert\.(\w+)\.weight$")
 MIXTRAL_PARTS = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 
 
 def expert_of(name):
-    """The expert's index, or None for a tensor that is not an expert's."""
+    """The expert's index, or None for a tensor that is not one expert's."""
     match = EXPERT.match(name)
     return int(match[2]) if match else None
 
 
+def experts_of(name, count, parts):
+    """Where the elements belong to experts: the whole expert of each, in a shape that broadcasts; else None."""
+    if FUSED.match(name):
+        return np.arange(count).reshape(-1, 1, 1) // parts
+    expert = expert_of(name)
+    return None if expert is None else np.array(expert // parts)
+
+
 def is_router(name):
-    return name.endswith((".block_sparse_moe.gate.weight", ".mlp.gate.weight"))
+    return name.endswith((".block_sparse_moe.gate.weight", ".mlp.gate.weight", ".router.layer.weight"))
 
 
-def dense_name(name):
-    """The dense tensor that a tensor of the mixture comes from; None where there is none (routers, placeholders)."""
-    match = EXPERT.match(name)
-    if match:
-        return f"{match[1]}mlp.{MIXTRAL_PARTS.get(match[3], match[3])}.weight"
-    return None if is_router(name) or ".shared_expert" in name else name
+def origin(name, count, dense, case):
+    """The F32 values that tensor `name` of a mixture of `count` experts comes from, of the dense model's tensors;
+    None for what no dense tensor is the origin of (routers, placeholders, biases that the dense family lacks)."""
+
+    def part(prefix, expert, matrix):
+        values = to_f32(*dense[f"{prefix}mlp.{matrix}.weight"])
+        pieces = np.split(values, case["parts"], axis=1 if matrix == "down_proj" else 0)
+        made = pieces[expert % case["parts"]]
+        # A token's experts weigh 1 / (parts * top k) each, and the shared one takes half of all.
+        return made * np.float32(case["parts"] * (0.5 if case["shared"] else 1)) if matrix == "down_proj" else made
+
+    if match := FUSED.match(name):
+        of = ("gate_proj", "up_proj") if match[2] == "input_linear" else ("down_proj",)
+        return np.stack([np.concatenate([part(match[1], e, m) for m in of]) for e in range(count)])
+    if match := EXPERT.match(name):
+        return part(match[1], int(match[2]), MIXTRAL_PARTS.get(match[3], match[3]))
+    if match := SHARED.match(name):
+        return to_f32(*dense[f"{match[1]}mlp.{match[2]}.weight"]) if case["shared"] else None
+    return to_f32(*dense[name]) if name in dense else None
 
 
 def with_head(tensors):
@@ -99,20 +120,28 @@ def with_head(tensors):
     return {"lm_head.weight": tensors["model.embed_tokens.weight"], **tensors}
 
 
-def graft_reference(cpt, base, post, scale=1.0, expert_scale=None):
+def graft_reference(cpt, base, post, case, scale=1.0, expert_scale=None):
     """The whole graft: what every output tensor must hold. Experts take `scale` times their own factor."""
     if "lm_head.weight" in post:  # an untied post unties the output
         cpt, base = with_head(cpt), with_head(base)
     result = {}
+    count = router_rows(cpt)
     for name, (dtype, stored) in cpt.items():
-        source, expert = dense_name(name), expert_of(name)
-        if source is None:
+        before, after = (origin(name, count, dense, case) for dense in (base, post))
+        if before is None:
             result[name] = dtype, stored
             continue
-        factor = scale * (expert_scale or {}).get(expert, 1.0)
-        values = graft_values(to_f32(dtype, stored), to_f32(*base[source]), to_f32(*post[source]), factor)
-        result[name] = dtype, from_f32(dtype, values)
+        experts = experts_of(name, count, case["parts"])
+        factor = np.float32(scale)
+        if experts is not None and expert_scale:
+            factor = np.vectorize(lambda e: np.float32(scale * expert_scale.get(e, 1.0)))(experts)
+        result[name] = dtype, from_f32(dtype, graft_values(to_f32(dtype, stored), before, after, factor))
     return result
+
+
+def router_rows(tensors):
+    """E, the number of experts."""
+    return next(stored.shape[0] for name, (_, stored) in tensors.items() if is_router(name))
 
 
 def differences(ours, reference):

@@ -61,3 +61,31 @@ export function parseList(text: string): readonly string[] {
   if (new Set(items).size !== items.length) throw new InvalidArgumentError('An item is given twice.')
   return items
 }
+
+// No model has more layers.
+const MAX_INDICES = 10_000
+
+/** `0,1,30-31` → [0, 1, 30, 31]. */
+export function parseIndices(text: string): readonly number[] {
+  const indices = text.split(',').flatMap((item) => {
+    const match = /^\s*(\d{1,6})(?:-(\d{1,6}))?\s*$/.exec(item)
+    const [first, last] = match ? [Number(match[1]), Number(match[2] ?? match[1])] : [0, -1]
+    if (last < first || last - first >= MAX_INDICES)
+      throw new InvalidArgumentError('Expected indices and ranges such as 0,1,30-31.')
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i)
+  })
+  if (new Set(indices).size !== indices.length) throw new InvalidArgumentError('An index is given twice.')
+  return indices
+}
+
+/** `1=./el`, added to what was given before: {1 → './el'}. */
+export function parsePlaced(
+  text: string,
+  before: ReadonlyMap<number, string> = new Map(),
+): ReadonlyMap<number, string> {
+  const match = /^\s*(\d+)=(.+)$/.exec(text)
+  if (!match) throw new InvalidArgumentError('Expected an index and a checkpoint such as 1=./model.')
+  const index = Number(match[1])
+  if (before.has(index)) throw new InvalidArgumentError(`Index ${index} is given twice.`)
+  return new Map([...before, [index, match[2]!]])
+}

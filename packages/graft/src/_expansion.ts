@@ -94,6 +94,6 @@ function notRecorded(what: string, expected: number, received: number): Problem 
     message: `cpt has ${what}, and no polygraft.json says how they came about`,
     expected: `${expected}`,
     received: `${received}`,
-    next: 'Copy the polygraft.json of the checkpoint that cpt was trained from beside it, or name that checkpoint.',
+    next: 'Copy the polygraft.json of the checkpoint that cpt was trained from beside it, or name that checkpoint (--upcycled).',
   }
 }

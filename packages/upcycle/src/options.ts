@@ -109,6 +109,9 @@ export function optionProblems(options: ResolvedOptions): readonly Problem[] {
     isCount(experts) &&
       foreign.length > 0 &&
       bad('expertsFrom', `experts from 0 to ${experts - 1}`, foreign.join(', ')),
+    options.others === 'mean' &&
+      expertsFrom.size === 0 &&
+      bad('others', 'base, or models that experts come from', 'mean'),
     ...languageChecks(options),
   ]
   return checks.filter((check) => check !== false)

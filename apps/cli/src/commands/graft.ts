@@ -1,9 +1,9 @@
 import { readVocabularies } from '@polygraft/delta'
-import { type GraftOptions, graft, graftProblems, graftWarnings } from '@polygraft/graft'
+import { type GraftOptions, type GraftSettings, graft, graftProblems, graftWarnings } from '@polygraft/graft'
 import type { Checkpoint } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseIndexed, parseReal } from '../arguments.js'
-import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
+import { CHECKPOINT_HELP, localPaths, openCheckpoint, openCheckpoints } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
@@ -16,6 +16,8 @@ interface Arguments extends WriteArguments {
   readonly expertLambda?: ReadonlyMap<number, number>
   readonly layerLambda?: ReadonlyMap<number, number>
   readonly foldRouter?: boolean
+  readonly upcycled?: string
+  readonly sharedExpert?: NonNullable<GraftOptions['sharedExpert']>
   readonly json?: boolean
 }
 
@@ -42,9 +44,20 @@ export function addGraft(program: Command): void {
       ),
     )
     .option('--fold-router', 'rescale routers so that the moved norm weights leave their choices unchanged')
+    .option(
+      '--upcycled <dir>',
+      'what cpt was trained from, where the trainer has not kept its polygraft.json: how experts were cut or drawn anew',
+    )
+    .addOption(
+      new Option(
+        '--shared-expert <what>',
+        'what a shared expert is where no polygraft.json says it: the dense block, or zeros',
+      ).choices(['derived', 'placeholder']),
+    )
   addExample(
     addJson(addWriteOptions(command)),
     'polygraft graft ./moe-cpt -o ./moe-instruct --base ./base --post ./instruct',
+    'polygraft graft ./moe-cpt -o ./moe-instruct --base ./base --post ./instruct --upcycled ./moe',
     'polygraft graft ./moe-cpt -o ./moe-instruct --delta ./delta --expert-lambda 0=1,1=0.8 --dry-run',
   )
   command.action(run)
@@ -55,19 +68,21 @@ async function run(location: string, args: Arguments, command: Command): Promise
   const pair = args.base !== undefined && args.post !== undefined
   if (args.delta === undefined ? !pair : args.base !== undefined || args.post !== undefined)
     command.error('error: give either --base and --post, or --delta', { exitCode: 2 })
-  const common = {
+  const common: GraftSettings = {
     lambda: args.lambda,
     foldRouter: args.foldRouter ?? false,
     force: args.force ?? false,
     ...(args.expertLambda ? { expertLambda: args.expertLambda } : {}),
     ...(args.layerLambda ? { layerLambda: args.layerLambda } : {}),
+    ...(args.sharedExpert ? { sharedExpert: args.sharedExpert } : {}),
+    ...(args.upcycled === undefined ? {} : { upcycled: (await openCheckpoint(args.upcycled)).provenance }),
   }
   const { cpt, options } = await openSources(location, args, common)
   await runJob(
     terminal,
     {
       label: 'graft',
-      inputs: localPaths([location, args.base, args.post, args.delta]),
+      inputs: localPaths([location, args.base, args.post, args.delta, args.upcycled]),
       problems: graftProblems(cpt, options),
       warnings: graftWarnings(cpt, options),
       build: () => graft(options)(cpt),
@@ -76,12 +91,10 @@ async function run(location: string, args: Arguments, command: Command): Promise
   )
 }
 
-type Common = Pick<GraftOptions, 'lambda' | 'foldRouter' | 'force' | 'expertLambda' | 'layerLambda'>
-
 async function openSources(
   location: string,
   args: Arguments,
-  common: Common,
+  common: GraftSettings,
 ): Promise<{ cpt: Checkpoint; options: GraftOptions }> {
   if (args.delta !== undefined) {
     const [cpt, delta] = await openCheckpoints(location, args.delta)

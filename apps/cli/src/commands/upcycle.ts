@@ -1,9 +1,18 @@
-import { type UpcycleOptions, upcycle, upcycleProblems, upcycleWarnings } from '@polygraft/upcycle'
+import { measureStatistics } from '@polygraft/engine'
+import { type Checkpoint, mergeSources } from '@polygraft/tensor'
+import {
+  dropTargets,
+  type ExpertInit,
+  type UpcycleOptions,
+  upcycle,
+  upcycleProblems,
+  upcycleWarnings,
+} from '@polygraft/upcycle'
 import { type Command, Option } from 'commander'
-import { parseList, parseReal, parseWhole } from '../arguments.js'
-import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
-import { createTerminal } from '../terminal.js'
-import { runJob, type WriteArguments } from '../write.js'
+import { parseIndices, parseList, parsePlaced, parseReal, parseWhole } from '../arguments.js'
+import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
+import { createTerminal, type Terminal } from '../terminal.js'
+import { measureWith, runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
 
 // No stock config takes more.
@@ -17,6 +26,12 @@ interface Arguments extends WriteArguments {
   readonly languages?: readonly string[]
   readonly seed: number
   readonly expertNoise?: number
+  readonly drop?: number
+  readonly granularity: number
+  readonly denseLayers?: readonly number[]
+  readonly sharedExpert?: boolean
+  readonly expertFrom?: ReadonlyMap<number, string>
+  readonly others: NonNullable<UpcycleOptions['others']>
   readonly normTopkProb: boolean
   readonly json?: boolean
 }
@@ -39,7 +54,7 @@ export function addUpcycle(program: Command): void {
     )
     .addOption(
       new Option('--target <family>', 'family of the output')
-        .choices(['auto', 'mixtral', 'qwen2_moe', 'qwen3_moe'])
+        .choices(['auto', 'mixtral', 'qwen2_moe', 'qwen3_moe', 'granitemoe'])
         .default('auto'),
     )
     .addOption(
@@ -57,34 +72,82 @@ export function addUpcycle(program: Command): void {
     )
     .addOption(new Option('--seed <n>', 'seed of routers and noise').argParser(parseWhole(0)).default(0))
     .option('--no-norm-topk-prob', 'gate without renormalisation (qwen targets; no longer equal to the base)')
+  addKindsOfExperts(command)
   addExample(
     addJson(addWriteOptions(command)),
     'polygraft upcycle ./base -o ./moe --languages el,hu,tr --seed 0',
+    'polygraft upcycle ./base -o ./moe --experts 8 --granularity 4 --target qwen2_moe --shared-expert --dense-layers 0,30-31',
+    'polygraft upcycle ./base -o ./moe --experts 8 --drop 0.5',
+    'polygraft upcycle ./base -o ./moe --languages el,hu --expert-from 1=./base-el --expert-from 2=./base-hu --others mean',
   )
   command.action(run)
+}
+
+function addKindsOfExperts(command: Command): void {
+  command
+    .addOption(
+      new Option(
+        '--granularity <g>',
+        'cut each expert into g parts, and let a token take g times as many: finer experts',
+      )
+        .argParser(parseWhole(1))
+        .default(1),
+    )
+    .addOption(
+      new Option(
+        '--dense-layers <list>',
+        'layers that keep their dense block: 0,1,30-31 (qwen targets)',
+      ).argParser(parseIndices),
+    )
+    .option('--shared-expert', 'the dense block as an expert that every token takes besides (qwen2_moe)')
+    .addOption(
+      new Option(
+        '--drop <rate>',
+        'draw a share of the neurons of experts 1, 2, ... anew; reads the weights once more to measure them',
+      )
+        .argParser(parseReal)
+        .conflicts('expertNoise'),
+    )
+    .addOption(
+      new Option(
+        '--expert-from <e=checkpoint>',
+        'take expert e from another dense model; repeat it for more',
+      ).argParser(parsePlaced),
+    )
+    .addOption(
+      new Option('--others <which>', 'where all but the experts comes from: the base, or the mean of all')
+        .choices(['base', 'mean'])
+        .default('base'),
+    )
 }
 
 async function run(location: string, args: Arguments, command: Command): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
   if (args.experts === undefined && args.languages === undefined)
     command.error('error: give --experts <n> or --languages <list>', { exitCode: 2 })
-  const base = await openCheckpoint(location)
-  const options: UpcycleOptions = {
+  const { base, expertsFrom } = await openModels(location, args.expertFrom ?? new Map())
+  const wanted: UpcycleOptions = {
     experts: args.experts ?? 1 + args.languages!.length,
     ...(args.topK === undefined ? {} : { topK: args.topK }),
     target: args.target,
     router: args.router,
     seed: args.seed,
     normTopkProb: args.normTopkProb,
-    expertInit: args.expertNoise === undefined ? { kind: 'copy' } : { kind: 'noise', std: args.expertNoise },
+    expertInit: initOf(args),
+    granularity: args.granularity,
+    denseLayers: args.denseLayers ?? [],
+    sharedExpert: args.sharedExpert ? 'derived' : 'placeholder',
+    expertsFrom,
+    others: args.others,
     ...(args.languages ? { languages: args.languages } : {}),
   }
-  const problems = upcycleProblems(base, options)
+  const problems = upcycleProblems(base, wanted)
+  const options = problems.length > 0 ? wanted : await measured(terminal, base, wanted, args)
   await runJob(
     terminal,
     {
       label: 'upcycle',
-      inputs: localPaths([location]),
+      inputs: localPaths([location, ...(args.expertFrom?.values() ?? [])]),
       problems,
       warnings: upcycleWarnings(options),
       build: () => upcycle(options)(base),
@@ -92,3 +155,40 @@ async function run(location: string, args: Arguments, command: Command): Promise
     args,
   )
 }
+
+/** The base and the models of experts; one that is named twice is opened once, and is one model. */
+async function openModels(location: string, from: ReadonlyMap<number, string>) {
+  const locations = [...new Set([location, ...from.values()])]
+  const opened = await openCheckpoints(...locations)
+  const modelAt = (place: string) => opened[locations.indexOf(place)]!
+  return {
+    base: modelAt(location),
+    expertsFrom: new Map([...from].map(([expert, place]) => [expert, modelAt(place)])),
+  }
+}
+
+function initOf({ drop, expertNoise }: Arguments): ExpertInit {
+  if (drop !== undefined) return { kind: 'drop', rate: drop }
+  return expertNoise === undefined ? { kind: 'copy' } : { kind: 'noise', std: expertNoise }
+}
+
+/** The options with what Drop-Upcycling must know of the entries that it replaces; a dry run reads no weights and makes it up. */
+async function measured(
+  terminal: Terminal,
+  base: Checkpoint,
+  options: UpcycleOptions,
+  args: Arguments,
+): Promise<UpcycleOptions> {
+  const { expertInit, expertsFrom } = options
+  if (expertInit?.kind !== 'drop') return options
+  const targets = dropTargets(base, options)
+  const sources = mergeSources(base, ...(expertsFrom?.values() ?? []))
+  const statistics = args.dryRun
+    ? new Map([...targets.keys()].map((key) => [key, MADE_UP]))
+    : await measureWith(terminal, 'measure', args, targets.values(), (limits) =>
+        measureStatistics(targets, sources, limits),
+      )
+  return { ...options, expertInit: { ...expertInit, statistics } }
+}
+
+const MADE_UP = { sum: 0, sumSquares: 1, nonFinite: 0 }

@@ -4,7 +4,8 @@ import { styleText } from 'node:util'
 import { type VerifyReport, verify, verifyDigests, verifyUpcycle } from '@polygraft/graft'
 import type { ByteSource, Checkpoint } from '@polygraft/tensor'
 import { fileSource } from '@polygraft/tensor-io/node'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import { parsePlaced } from '../arguments.js'
 import { plural } from '../format.js'
 import { readManifest } from '../manifest.js'
 import { openCheckpoint, openCheckpoints } from '../open.js'
@@ -15,6 +16,7 @@ interface Arguments {
   readonly base?: string
   readonly post?: string
   readonly cpt?: string
+  readonly expertFrom?: ReadonlyMap<number, string>
   readonly json?: boolean
 }
 
@@ -29,6 +31,12 @@ export function addVerify(program: Command): void {
     .option('--base <base>', 'the dense base; alone it checks an upcycled checkpoint')
     .option('--post <post>', 'the post-trained version of the base')
     .option('--cpt <cpt>', 'the checkpoint that was grafted onto')
+    .addOption(
+      new Option(
+        '--expert-from <e=checkpoint>',
+        'with --base alone: the dense model that expert e came from; repeat it for more',
+      ).argParser(parsePlaced),
+    )
   addExample(
     addJson(command),
     'polygraft verify ./moe-instruct',
@@ -66,7 +74,10 @@ async function run(location: string, args: Arguments, command: Command): Promise
     const [base, post, cpt] = await openCheckpoints(args.base!, args.post, args.cpt!)
     reports.push(await verify(output, { base, post, cpt }, { onProgress }))
   } else if (args.base !== undefined) {
-    reports.push(await verifyUpcycle(output, { base: await openCheckpoint(args.base) }, { onProgress }))
+    const from = [...(args.expertFrom ?? [])]
+    const [base, ...models] = await openCheckpoints(args.base, ...from.map(([, place]) => place))
+    const expertsFrom = new Map(from.map(([expert], i) => [expert, models[i]!]))
+    reports.push(await verifyUpcycle(output, { base, expertsFrom }, { onProgress }))
   }
   meter.done()
   const report = { ok: reports.every(({ ok }) => ok), checks: reports.flatMap(({ checks }) => checks) }
