@@ -1,4 +1,5 @@
 export type { PanelDType } from './_matmul-codegen.js'
+export { countNonFinite } from './_non-finite.js'
 export { createKernelMemory, growKernelMemory, type KernelMemory, simdAvailable } from './_wasm-run.js'
 export { addCounts, createCounts, type OutputSums } from './counts.js'
 export {
@@ -15,6 +16,7 @@ export { decode, encode, type FloatArray } from './float-formats.js'
 export { addGram, createGram, type GramProducts, MAX_GRAM } from './gram.js'
 export {
   buildKernel,
+  checkRun,
   type GraftCounts,
   type Kernel,
   type KernelCounts,
@@ -24,6 +26,7 @@ export {
   kernelKey,
   type NonFinite,
   type OutputCounts,
+  sumCounts,
   type TileKernel,
 } from './kernel.js'
 export { randomMask } from './mask.js'

@@ -1,0 +1,1 @@
+export { openDawn } from './open-dawn.js'
