@@ -22,7 +22,7 @@ const MAP_READ = 1
  * @throws ModelError 'no-webgpu' without WebGPU, 'no-adapter' without a GPU, 'null-adapter' where its results are wrong.
  */
 export async function createGpu(options: GpuOptions = {}): Promise<Gpu> {
-  const { adapter, device, maxBindingBytes } = await requestDevice(options)
+  const { api, adapter, device, maxBindingBytes } = await requestDevice(options)
   const started = gpuOf(adapter, device, maxBindingBytes)
   try {
     const { arithmetic, computes, linearSubgroups } = await probeArithmetic(started)
@@ -31,6 +31,8 @@ export async function createGpu(options: GpuOptions = {}): Promise<Gpu> {
     return Object.defineProperties(started, {
       arithmetic: { value: arithmetic },
       features: { value: features },
+      // Dawn's devices crash the process once their instance is collected.
+      api: { value: api },
     }) as Gpu
   } catch (error) {
     started.destroy()
@@ -63,7 +65,7 @@ async function requestDevice({ gpu, powerPreference, maxBindingBytes }: GpuOptio
       maxBufferSize: Math.max(most, DEFAULT_BINDING_BYTES),
     },
   })
-  return { adapter, device, maxBindingBytes: most - (most % 4) }
+  return { api, adapter, device, maxBindingBytes: most - (most % 4) }
 }
 
 /** The adapter's results are not those of arithmetic: Dawn's null backend, or a driver that is broken. */
