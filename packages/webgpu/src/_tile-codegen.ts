@@ -201,27 +201,29 @@ function electOf(
   out: string,
 ): string {
   const votes = by === 'count' ? args.map((arg) => `sign_of(${v(arg)})`).join(' + ') : `sign_of(${v(sum)})`
-  const elected = (arg: string) =>
-    by === 'any' ? `(${arg} & MAGNITUDE) != 0u` : `elected != 0 && sign_of(${arg}) == elected`
-  const weightOf = (t: number) => (Array.isArray(weights) ? `params.scalar${weights[t]}` : '0x3f800000u')
-  const terms = args.flatMap((arg, t) => [
-    `  if (${elected(v(arg))}) {`,
-    `    total = f_add(total, ${v(arg)});`,
-    ...(weights === 'none' ? [] : [`    weight = f_add(weight, ${weightOf(t)});`]),
-    '  }',
-  ])
+  const array = (name: string, items: readonly string[]) =>
+    `  var ${name} = array<u32, ${items.length}>(${items.join(', ')});`
+  const weightOf = (i: number) => (Array.isArray(weights) ? `params.scalar${weights[i]}` : '0x3f800000u')
   return [
     `var ${out} = NAN;`,
     `if (!is_nan(${v(sum)})) {`,
-    ...(by === 'any'
-      ? []
-      : [
-          `  var elected = sign(${votes});`,
-          ...(positive ? ['  elected = select(elected, 1, elected == 0);'] : []),
-        ]),
+    `  var elected = sign(${votes});`,
+    ...(positive ? ['  elected = select(elected, 1, elected == 0);'] : []),
+    array('terms', args.map(v)),
+    array(
+      'weights',
+      args.map((_, i) => weightOf(i)),
+    ),
     '  var total = 0u;',
-    ...(weights === 'none' ? [] : ['  var weight = 0u;']),
-    ...terms,
+    '  var weight = 0u;',
+    // A loop, as drivers put the functions into every place that calls them.
+    `  for (var t = 0u; t < ${args.length}u; t++) {`,
+    by === 'any'
+      ? '    if ((terms[t] & MAGNITUDE) == 0u) { continue; }'
+      : '    if (elected == 0 || sign_of(terms[t]) != elected) { continue; }',
+    '    total = f_add(total, terms[t]);',
+    ...(weights === 'none' ? [] : ['    weight = f_add(weight, weights[t]);']),
+    '  }',
     weights === 'none'
       ? `  ${out} = total;`
       : `  ${out} = f_div(total, select(weight, 0x3f800000u, weight == 0u));`,
