@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { evaluate } from '@polygraft/engine'
 import { openFolder } from '@polygraft/tensor-io/node'
@@ -105,6 +105,28 @@ models:
     const changed = merged.filter((x, i) => x !== base[i]).length
     expect(changed).toBeGreaterThan(0)
     expect(changed).toBeLessThanOrEqual(Math.floor(0.4 * base.length))
+  })
+
+  it('runs several steps with the bytes of as many commands, and nothing between them', async () => {
+    const { file, out, folder } = await recipe(`
+steps:
+  - { id: moe, op: upcycle, model: ${BASE}, languages: [c, d], seed: 7 }
+  - { id: out, op: graft, model: moe, base: ${BASE}, post: ${INSTRUCT}, expertLambda: { 1: 0.5 } }
+`)
+    const [upcycled, grafted] = [join(folder, 'upcycled'), join(folder, 'grafted')]
+    await Promise.all([
+      succeed(['merge', file, '-o', out]),
+      succeed(['upcycle', BASE, '-o', upcycled, '--languages', 'c,d', '--seed', '7']),
+    ])
+    const pair = ['--base', BASE, '--post', INSTRUCT]
+    await succeed(['graft', upcycled, '-o', grafted, ...pair, '--expert-lambda', '1=0.5'])
+    for (const name of await readdir(grafted))
+      if (name !== 'polygraft.json')
+        expect(await readFile(join(out, name)), name).toEqual(await readFile(join(grafted, name)))
+    expect((await readdir(folder)).sort()).toEqual(['grafted', 'out', 'recipe.yml', 'upcycled'])
+    const manifest = JSON.parse(await readFile(join(out, 'polygraft.json'), 'utf8'))
+    expect(manifest.experts).toEqual(['original', 'c', 'd'])
+    expect(manifest.recipe.map(({ op }: { op: string }) => op)).toEqual(['recipe', 'upcycle', 'graft'])
   })
 
   it('finds paths beside the recipe', async () => {

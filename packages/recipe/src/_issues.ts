@@ -25,6 +25,8 @@ function problemsOf(yaml: YamlText, schema: z.ZodType, issue: Issue, above: Path
       if (branch) return branch.flatMap((inner) => problemsOf(yaml, schema, inner, path))
       return [badValue(yaml, path, 'options' in issue ? (issue.options as string[]) : [], issue.message)]
     }
+    case 'invalid_key':
+      return [badKey(yaml, path, issue.issues.map(({ message }) => message).join('; '))]
     case 'invalid_value':
       return [badValue(yaml, path, issue.values.map(String), issue.message)]
     default:
@@ -78,6 +80,12 @@ function unknownKey(yaml: YamlText, path: Path, choices: readonly string[]): Pro
     received: key,
     ...meant(key, choices),
   }
+}
+
+function badKey(yaml: YamlText, path: Path, expected: string): Problem {
+  const received = String(path.at(-1))
+  const message = `${received} is no key of ${path.at(-2) ?? 'the recipe'}`
+  return { code: 'unknown-key', message, ...yaml.place(path, 'key'), expected, received }
 }
 
 function badValue(yaml: YamlText, path: Path, choices: readonly string[], otherwise: string): Problem {

@@ -1,6 +1,7 @@
 import { configDifferences, familyNamed } from '@polygraft/architectures'
-import { type Checkpoint, type JsonObject, ModelError, type Problem } from '@polygraft/tensor'
+import type { Checkpoint, JsonObject, Problem } from '@polygraft/tensor'
 import type { MergeEnvironment } from './_merge-environment.js'
+import { placed } from './_placed.js'
 import { othersOf } from './_plan-problems.js'
 import { layerCount } from './_views.js'
 import type { MergePlan } from './merge-plan.js'
@@ -71,21 +72,14 @@ export async function inPlan<T>(
   { yaml }: MergeEnvironment,
   work: () => Promise<T>,
 ): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    if (!(error instanceof ModelError)) throw error
-    const others = othersOf(plan, plan.slices[0]!)
-    const named = (text: string) =>
-      plan.slices.length > 1
-        ? text
-        : text.replace(/\bmodel (\d+)\b/g, (all, i) => others[Number(i) - 1]?.model ?? all)
-    const placed = error.problems.map((problem) => ({
-      ...yaml.place(plan.path),
-      ...problem,
-      message: named(problem.message),
-      ...(problem.received === undefined ? {} : { received: named(problem.received) }),
-    }))
-    throw new ModelError(placed, { cause: error })
-  }
+  const others = othersOf(plan, plan.slices[0]!)
+  const named = (text: string) =>
+    plan.slices.length > 1
+      ? text
+      : text.replace(/\bmodel (\d+)\b/g, (all, i) => others[Number(i) - 1]?.model ?? all)
+  return placed(yaml.place(plan.path), work, (problem) => ({
+    ...problem,
+    message: named(problem.message),
+    ...(problem.received === undefined ? {} : { received: named(problem.received) }),
+  }))
 }

@@ -3,9 +3,9 @@ import { referenceSchema } from './_references.js'
 import { METHODS } from './methods.js'
 import { settingSchema } from './setting.js'
 
-const settings = z.record(z.string(), settingSchema)
+export const settings = z.record(z.string(), settingSchema)
 
-const inputModel = z.strictObject({ model: referenceSchema, parameters: settings.optional() })
+export const inputModel = z.strictObject({ model: referenceSchema, parameters: settings.optional() })
 
 const inputSlice = z.strictObject({
   model: referenceSchema,
@@ -15,7 +15,7 @@ const inputSlice = z.strictObject({
   parameters: settings.optional(),
 })
 
-const outputSlice = z.strictObject({
+export const outputSlice = z.strictObject({
   sources: z.array(inputSlice).min(1),
   base_model: referenceSchema.optional(),
   residual_weight: z.unknown().optional(),
@@ -42,7 +42,7 @@ const tokenSource = z.union(
   { error: 'a model, {kind: zero}, or {kind: model_token, model, token or token_id}' },
 )
 
-const tokenizer = z.strictObject({
+export const tokenizer = z.strictObject({
   source: z.union([z.enum(['union', 'base']), referenceSchema]).optional(),
   tokens: z
     .record(z.string(), z.strictObject({ source: tokenSource.optional(), force: z.boolean().optional() }))
@@ -58,8 +58,8 @@ const dtype = z.preprocess(
   z.enum(Object.keys(DTYPES) as (keyof typeof DTYPES)[]),
 )
 
-/** A deliberately dropped tensor of the inputs: our addition to both dialects. */
-const allowSchema = z.strictObject({
+/** A deliberately dropped tensor of the inputs: our addition to mergekit's forms. */
+export const allowSchema = z.strictObject({
   tensors: z.string().min(1).describe('A part of their names; `*` in it stands for anything.'),
   reason: z.string().min(1).describe('Why they are dropped; goes into the manifest.'),
 })

@@ -1,5 +1,7 @@
 import type { Problem } from '@polygraft/tensor'
+import { meant } from './_issues.js'
 import { formatReference, type ModelReference, parseReference, type WrittenReference } from './_references.js'
+import { STEP_NAME } from './_step-name.js'
 import type { Path, YamlText } from './_yaml.js'
 
 /** Takes down what a recipe refers to, and what is wrong with it, while it is read. */
@@ -14,7 +16,8 @@ export interface Reader {
   model(written: WrittenReference, path: Path): string
 }
 
-export function readerOf(yaml: YamlText): Reader {
+/** @param steps The names that references may have besides; then a word alone is such a name, and a path is more than that. */
+export function readerOf(yaml: YamlText, steps?: ReadonlySet<string>): Reader {
   const problems: Problem[] = []
   const models = new Map<string, ModelReference>()
   const places = new Map<string, Path>()
@@ -27,6 +30,10 @@ export function readerOf(yaml: YamlText): Reader {
     problems,
     report,
     model(written, path) {
+      if (steps && typeof written === 'string' && STEP_NAME.test(written)) {
+        if (!steps.has(written)) problems.push(unknownStep(written, steps, yaml.place(path)))
+        return written
+      }
       const reference = parseReference(written)
       if (!reference) {
         const expected = 'path, path@revision or model+lora'
@@ -40,5 +47,17 @@ export function readerOf(yaml: YamlText): Reader {
       if (!places.has(key)) places.set(key, path)
       return key
     },
+  }
+}
+
+function unknownStep(name: string, steps: ReadonlySet<string>, place: Partial<Problem>): Problem {
+  return {
+    code: 'unknown-step',
+    message: `There is no step ${name}`,
+    ...place,
+    expected: [...steps].join(', '),
+    received: name,
+    next: `Write ./${name} if a folder is meant.`,
+    ...meant(name, [...steps]),
   }
 }

@@ -5,7 +5,7 @@ import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, type Pair, par
 export type Path = readonly (string | number)[]
 
 /** A place in a recipe, for problems. */
-interface Place {
+export interface Place {
   readonly file: string
   /** Both count from 1. */
   readonly line: number

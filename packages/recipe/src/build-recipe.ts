@@ -1,16 +1,16 @@
-import { adapterProblems, applyAdapter, doraTargets, readAdapter } from '@polygraft/delta'
 import {
   type Checkpoint,
   type JsonValue,
   ModelError,
-  mergeSources,
   type Problem,
-  pipe,
   type Skipped,
   throwIfAny,
 } from '@polygraft/tensor'
+import { adapted } from './_adapted.js'
+import { placedAt } from './_placed.js'
 import type { ModelLocation, ModelReference } from './_references.js'
 import { buildMerge } from './build-merge.js'
+import { buildPipeline } from './build-pipeline.js'
 import type { Measuring } from './measuring.js'
 import type { Allowed, Recipe } from './parse-recipe.js'
 import { matches } from './setting.js'
@@ -37,7 +37,11 @@ export interface BuiltRecipe {
 export async function buildRecipe(recipe: Recipe, environment: RecipeEnvironment): Promise<BuiltRecipe> {
   const { models, dropped } = await openModels(recipe, environment)
   const { force = false, measuring } = environment
-  const built = await buildMerge(recipe.plan, { models, measuring, force, yaml: recipe.yaml })
+  const given = { models, measuring, force, yaml: recipe.yaml }
+  const built =
+    recipe.dialect === 'polygraft'
+      ? await buildPipeline(recipe.steps, given)
+      : await buildMerge(recipe.plan, given)
   return {
     warnings: [...recipe.warnings, ...built.warnings],
     checkpoint: withRecipe(built.checkpoint, recipe, dropped),
@@ -63,21 +67,12 @@ async function openModels(recipe: Recipe, environment: RecipeEnvironment): Promi
       models.set(name, without(model, new Set(skipped.map(({ tensor }) => tensor))))
     } catch (error) {
       if (!(error instanceof ModelError)) throw error
-      problems.push(...error.problems.map((problem) => askedFor(problem, recipe, name)))
+      const place = recipe.yaml.place(recipe.places.get(name) ?? [])
+      problems.push(...error.problems.map((problem) => placedAt(problem, place)))
     }
   }
   throwIfAny(problems)
   return { models, dropped }
-}
-
-/** A problem of a file, with the place of the recipe that asks for it. */
-function askedFor(problem: Problem, { yaml, places }: Recipe, name: string): Problem {
-  const place = yaml.place(places.get(name) ?? [])
-  if (problem.file === undefined) return { ...problem, ...place }
-  return {
-    ...problem,
-    message: `${problem.message}, asked for in ${place.file}:${place.line}:${place.column}`,
-  }
 }
 
 /** A model, with its adapter applied where the recipe names one. */
@@ -87,11 +82,7 @@ async function openModel(
 ): Promise<Checkpoint> {
   const target = await open(model)
   if (!lora) return target
-  const options = { adapter: await readAdapter(await open(lora)) }
-  throwIfAny(adapterProblems(target, options))
-  const sources = mergeSources(target, options.adapter.checkpoint)
-  const norms = await measuring.rowNorms(doraTargets(target, options), sources)
-  return pipe(target, applyAdapter({ ...options, norms }))
+  return (await adapted(target, await open(lora), 1, measuring)).checkpoint
 }
 
 function allowedOf({ tensors }: Checkpoint, name: string, allow: readonly Allowed[]): Skipped[] {
@@ -106,7 +97,7 @@ function without(model: Checkpoint, names: ReadonlySet<string>): Checkpoint {
   return { ...model, tensors: new Map([...model.tensors].filter(([tensor]) => !names.has(tensor))) }
 }
 
-/** With the recipe itself as the last step of what made it. */
+/** With the recipe itself among the steps that made it: behind a merge, and before the steps of a pipeline, whose last one says what it is. */
 function withRecipe(
   checkpoint: Checkpoint,
   { dialect, yaml }: Recipe,
@@ -114,7 +105,7 @@ function withRecipe(
 ): Checkpoint {
   const step = { op: 'recipe', dialect, file: yaml.file, recipe: yaml.data as JsonValue }
   const { provenance } = checkpoint
-  const recipe = [...provenance.recipe, step]
+  const recipe = dialect === 'polygraft' ? [step, ...provenance.recipe] : [...provenance.recipe, step]
   return {
     ...checkpoint,
     provenance: { ...provenance, recipe, skipped: [...provenance.skipped, ...dropped] },

@@ -1,6 +1,14 @@
-import type { Measures, MergeTargets } from '@polygraft/delta'
-import { evaluate, type MeasureOptions, measureRowNorms, measureTargets } from '@polygraft/engine'
+import type { LowRankFactors, LowRankTarget, Measures, MergeTargets } from '@polygraft/delta'
+import {
+  evaluate,
+  type MeasureOptions,
+  measureLowRank,
+  measureRowNorms,
+  measureStatistics,
+  measureTargets,
+} from '@polygraft/engine'
 import { numel, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
+import type { RedrawnStatistics } from '@polygraft/upcycle'
 import type { MeasureMeanRow } from './align-models.js'
 
 /** What building has to see of values. */
@@ -12,6 +20,16 @@ export interface Measuring {
     tensors: ReadonlyMap<string, Tensor>,
     sources: ReadonlyMap<SourceId, Source>,
   ): Promise<ReadonlyMap<string, Float32Array>>
+  /** Sums of elements, which Drop-Upcycling draws new ones by. */
+  statistics(
+    tensors: ReadonlyMap<string, Tensor>,
+    sources: ReadonlyMap<SourceId, Source>,
+  ): Promise<ReadonlyMap<string, RedrawnStatistics>>
+  /** Factors of matrices that are cut to a low rank. */
+  lowRank(
+    targets: ReadonlyMap<string, LowRankTarget>,
+    sources: ReadonlyMap<SourceId, Source>,
+  ): Promise<ReadonlyMap<string, LowRankFactors>>
 }
 
 /** Measures with the engine: thresholds, norms and products in passes over the inputs. */
@@ -20,6 +38,8 @@ export function engineMeasuring(options: MeasureOptions = {}): Measuring {
     targets: (targets, sources) => measureTargets(targets, sources, options),
     meanRow: (tensor, rows, sources) => meanRow(tensor, rows, sources, options.signal),
     rowNorms: (tensors, sources) => measureRowNorms(tensors, sources, options),
+    statistics: (tensors, sources) => measureStatistics(tensors, sources, options),
+    lowRank: (targets, sources) => measureLowRank(targets, sources, options),
   }
 }
 
@@ -43,6 +63,16 @@ export const dryMeasuring: Measuring = {
   }),
   meanRow: async ({ shape }) => new Float32Array(shape[1]!),
   rowNorms: async (tensors) => mapValues(tensors, ({ shape }) => new Float32Array(shape[0]!).fill(1)),
+  statistics: async (tensors) =>
+    mapValues(tensors, ({ shape }) => ({ sum: 0, sumSquares: numel(shape), nonFinite: 0 })),
+  lowRank: async (targets) => mapValues(targets, largestFactors),
+}
+
+function largestFactors({ tensor: { shape }, rank: most }: LowRankTarget): LowRankFactors {
+  const [rows, width] = shape as [number, number]
+  const rank = Math.min(most, rows, width)
+  const [up, down] = [new Float32Array(rows * rank), new Float32Array(rank * width)]
+  return { rank, up, down, squares: 0, energy: 1 }
 }
 
 function mapValues<Value, Result>(

@@ -2,12 +2,14 @@ import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import type { z } from 'zod'
 import { describe, meant, schemaProblems } from './_issues.js'
 import { mergekitSchema } from './_mergekit-schema.js'
+import { pipelineSchema } from './_pipeline-schema.js'
 import { planFindings } from './_plan-problems.js'
 import { readerOf } from './_reader.js'
 import type { ModelReference } from './_references.js'
 import { type Path, parseYaml, type YamlText } from './_yaml.js'
 import type { MergePlan } from './merge-plan.js'
 import { planMergekit } from './mergekit.js'
+import { type PlannedStep, planPipeline } from './pipeline.js'
 
 /** What recipes of all dialects have in common. */
 interface AnyRecipe {
@@ -35,25 +37,32 @@ export interface MergeRecipe extends AnyRecipe {
   readonly plan: MergePlan
 }
 
+/** A recipe of ours: steps with named results. */
+export interface PipelineRecipe extends AnyRecipe {
+  readonly dialect: 'polygraft'
+  /** In the order in which they run; the last gives the output. */
+  readonly steps: readonly PlannedStep[]
+}
+
 /** A recipe that was read and checked as far as that goes without its models. */
-export type Recipe = MergeRecipe
+export type Recipe = MergeRecipe | PipelineRecipe
 
 /** What tells the dialects apart. */
-const MARKS = { mergekit: ['merge_method'] } as const
+const MARKS = { mergekit: ['merge_method'], polygraft: ['steps'] } as const
 
 /**
- * Reads a recipe: our own (`polygraft: 1`), mergekit's (`merge_method`) or mergekit-moe's (`experts`).
+ * Reads a recipe: our own (`steps`) or mergekit's (`merge_method`).
  * @param file Named in problems.
  * @throws ModelError with everything that is wrong, each with line and column, what was expected, and the nearest valid word.
  */
 export function parseRecipe(text: string, file: string): Recipe {
   const yaml = parseYaml(text, file)
-  return parseMergekit(yaml, dialectOf(yaml))
+  return dialectOf(yaml) === 'polygraft' ? parsePipeline(yaml) : parseMergekit(yaml)
 }
 
 function dialectOf({ data, place }: YamlText): keyof typeof MARKS {
   const choices = Object.values(MARKS).flat()
-  const expected = 'merge_method (a recipe of mergekit)'
+  const expected = 'steps (a recipe of ours), or merge_method (one of mergekit)'
   if (typeof data !== 'object' || data === null || Array.isArray(data))
     throw new ModelError({
       code: 'bad-recipe',
@@ -76,7 +85,7 @@ function dialectOf({ data, place }: YamlText): keyof typeof MARKS {
   })
 }
 
-function parseMergekit(written: YamlText, dialect: 'mergekit'): MergeRecipe {
+function parseMergekit(written: YamlText): MergeRecipe {
   const yaml = { ...written, data: withoutNulls(written.data) }
   const recipe = checked(mergekitSchema, yaml)
   const reader = readerOf(yaml)
@@ -85,7 +94,16 @@ function parseMergekit(written: YamlText, dialect: 'mergekit'): MergeRecipe {
   throwIfAny(reader.problems)
   const findings = planFindings(plan, yaml)
   throwIfAny(findings.problems)
-  return { dialect, yaml, plan, models, places, allow: recipe.allow ?? [], warnings: findings.warnings }
+  const { warnings } = findings
+  return { dialect: 'mergekit', yaml, plan, models, places, allow: recipe.allow ?? [], warnings }
+}
+
+function parsePipeline(yaml: YamlText): PipelineRecipe {
+  const recipe = checked(pipelineSchema, yaml)
+  const { steps, reader, problems, warnings } = planPipeline(recipe, yaml)
+  throwIfAny(problems)
+  const { models, places } = reader
+  return { dialect: 'polygraft', yaml, steps, models, places, allow: recipe.allow ?? [], warnings }
 }
 
 /** @throws ModelError with all that the schema finds. */

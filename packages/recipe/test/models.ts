@@ -70,6 +70,31 @@ function tokenizer(tokens: readonly string[]): JsonObject {
   }
 }
 
+/** Writes a checkpoint into memory and opens it again. */
+export async function store(checkpoint: Checkpoint): Promise<Checkpoint> {
+  const { header, tensors, size } = formatSafetensors(checkpoint.tensors)
+  const bytes = new Uint8Array(size)
+  bytes.set(header)
+  for (const [name, { begin }] of tensors)
+    bytes.set(await evaluate(checkpoint.tensors.get(name)!, checkpoint.sources), begin)
+  const { recipe, skipped, experts } = checkpoint.provenance
+  const manifest = { polygraft: { version: '0' }, recipe, skipped, ...(experts ? { experts } : {}) }
+  const files = new Map(checkpoint.files)
+  files.set(`${checkpoint.weightsName ?? 'model'}.safetensors`, new Blob([bytes]))
+  files.set('config.json', new Blob([JSON.stringify(checkpoint.config)]))
+  files.set('polygraft.json', new Blob([JSON.stringify(manifest)]))
+  return openFiles(files, 'memory')
+}
+
+/** Every tensor as it would be stored: dtype, shape, bytes. */
+export async function contentOf({ tensors, sources }: Checkpoint) {
+  const entries = [...tensors].map(async ([name, tensor]) => {
+    const bytes = [...(await evaluate(tensor, sources))]
+    return [name, { dtype: tensor.dtype, shape: tensor.shape, bytes }] as const
+  })
+  return Object.fromEntries(await Promise.all(entries))
+}
+
 /** The values of one tensor, evaluated by the engine in F32. */
 async function valuesOf(checkpoint: Checkpoint, name: string): Promise<number[]> {
   const tensor = checkpoint.tensors.get(name)

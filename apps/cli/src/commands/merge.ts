@@ -18,12 +18,14 @@ interface Arguments extends WriteArguments {
 export function addMerge(program: Command): void {
   const command = program
     .command('merge')
-    .description('Merge models as a recipe of mergekit says. Paths in it are relative to its own folder.')
-    .argument('<recipe>', "a YAML file in mergekit's form (merge_method: ...)")
+    .description(
+      'Do what a recipe says: ours, of several steps, or one of mergekit. Paths in it are relative to its own folder.',
+    )
+    .argument('<recipe>', "a YAML file: our own form (steps: ...) or mergekit's (merge_method: ...)")
   addExample(
     addJson(addWriteOptions(command)),
     'polygraft merge ties.yml -o ./merged',
-    'polygraft merge ties.yml -o ./merged --dry-run',
+    'polygraft merge pipeline.yml -o ./moe-instruct --dry-run',
   )
   command.action(run)
 }
