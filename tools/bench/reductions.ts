@@ -1,11 +1,11 @@
 import {
   BLOCK_ELEMENTS,
-  collectMagnitudes,
   digitCounter,
   encode,
   pairReducer,
   randomValues,
   statisticsReducer,
+  windowCounter,
 } from '@polygraft/kernels'
 import { byteSize, type FloatDType } from '@polygraft/tensor'
 
@@ -31,16 +31,18 @@ for (const dtype of ['BF16', 'F16', 'F32'] as const) {
   })
 }
 
-// Selection has no SIMD form.
+// A radix selection has no SIMD form.
 for (const dtype of ['BF16', 'F32'] as const) {
   const bytes = new Uint8Array(byteSize(dtype, BLOCK_ELEMENTS))
   fill(dtype, bytes, '0')
   const counter = digitCounter(dtype, [])
   printOne(`first digits ${dtype}`, () => counter.add(bytes))
-  if (dtype === 'BF16') continue
-  const into = new Uint32Array(BLOCK_ELEMENTS)
-  printOne('window of 4 % F32', () => collectMagnitudes(bytes, [0x3ca0, 0x3ca3], into, 0))
 }
+print('window of 4 % F32', (implementation) => {
+  const counter = windowCounter(implementation)
+  fill('F32', counter.input, '0')
+  return () => counter.run(BLOCK_ELEMENTS, { low: 0x3ca00000, high: 0x3ca3ffff, common: [] })
+})
 
 /** Weights as they occur: normal with deviation 0.02. */
 function fill(dtype: FloatDType, bytes: Uint8Array, name: string): void {

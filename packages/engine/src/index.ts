@@ -1,5 +1,6 @@
 export type { LowRank, RankChoice } from './_factorize.js'
 export type { Kernels } from './_kernel-pool.js'
+export type { Threshold, TopK } from './_selection.js'
 export { createEvaluator, type Evaluator, type ReadRequest, type TensorCounts } from './evaluate.js'
 export { evaluate, type Range } from './evaluate-tensor.js'
 export {
@@ -21,7 +22,7 @@ export { type LowRankTarget, measureLowRank, measureRowNorms } from './measure-l
 export type { GramTarget } from './measure-row-grams.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'
 export { type Measured, type MeasureTargets, measureTargets } from './measure-targets.js'
-export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
+export { measureThresholds } from './measure-thresholds.js'
 export { createDigest, type Digest, digestFile } from './node/digest.js'
 export { checkInputStates, type InputStates, inputStates } from './node/input-states.js'
 export {

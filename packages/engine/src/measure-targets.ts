@@ -1,9 +1,10 @@
 import type { Statistics } from '@polygraft/kernels'
 import type { Source, SourceId, StateDict } from '@polygraft/tensor'
+import type { Threshold, TopK } from './_selection.js'
 import { type Gram, measureGrams, measureStatistics } from './measure.js'
 import type { GramTarget } from './measure-row-grams.js'
 import type { MeasureOptions } from './measure-run.js'
-import { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
+import { measureThresholds } from './measure-thresholds.js'
 
 /** What is to be measured, by kind and name. */
 export interface MeasureTargets {

@@ -1,7 +1,6 @@
 import {
   BLOCK_ELEMENTS,
   type BlockReducer,
-  collectMagnitudes,
   columnGrams,
   type Digits,
   decode,
@@ -11,9 +10,13 @@ import {
   gramReducer,
   type PairMoments,
   pairReducer,
+  type RankWindow,
+  rankWindow,
   rowGrams,
   type Statistics,
   statisticsReducer,
+  type WindowCounter,
+  windowCounter,
 } from '@polygraft/kernels'
 import { byteSize, type FloatDType, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
 import { type Factorizer, factorizer, type LowRank, type RankChoice } from './_factorize.js'
@@ -38,9 +41,11 @@ export interface MeasureResults {
   readonly grams: readonly GramProducts[]
   /** Products of each row, or over the task's rows of each column. */
   readonly rowGrams: Float64Array
-  readonly digits: DigitResult
-  /** How many elements of a sample have which first digit. */
-  readonly sample: Uint32Array
+  /** How many elements have which next digit. */
+  readonly digits: Uint32Array
+  /** Where the threshold must lie, if few elements lie there. */
+  readonly sample: RankWindow | undefined
+  readonly window: WindowResult
   /** The element's index in the tensor. */
   readonly nth: number
   readonly lowRank: LowRank
@@ -48,11 +53,13 @@ export interface MeasureResults {
   readonly rowSquares: Float64Array
 }
 
-/** How many elements have which next digit. */
-export interface DigitResult {
-  readonly bins: Uint32Array
-  /** The bits of the magnitudes in the task's window, in order; absent where there are too many. */
-  readonly found?: Uint32Array
+/** Where a segment's elements lie: see `WindowCounts` of `@polygraft/kernels`. */
+export interface WindowResult {
+  readonly above: number
+  readonly nonFinite: number
+  readonly common: readonly number[]
+  /** Absent where there are too many. */
+  readonly rest?: Uint32Array
 }
 export type MeasureKind = keyof MeasureResults
 
@@ -65,8 +72,9 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly count: number
   /** digits: the magnitude's first ones; nth: all of them. */
   readonly digits?: Digits
-  /** digits, F32 only: magnitudes whose first digit lies in [low, high] are wanted as well. */
-  readonly window?: readonly [low: number, high: number]
+  /** sample: of the elements, those above the threshold. */
+  readonly share?: number
+  readonly window?: RankWindow
   /** rowGrams, rowSquares: elements of a row. */
   readonly width?: number
   /** rowGrams: columns are wanted. */
@@ -94,16 +102,20 @@ export interface Measurer {
 }
 
 /** Magnitudes are collected up to one in so many elements. */
-export const WINDOW_SHARE = 8
-/** A sample is this many runs of this many elements. */
-const SAMPLE_RUNS = 128
-const SAMPLE_RUN = 512
+const WINDOW_SHARE = 8
+/** Half width of a window, in standard deviations of a rank in the sample: neighbouring weights are not independent. */
+const MARGIN = 8
+/** A sample is runs of this many elements, evenly spread: one in each stretch, within limits. */
+const SAMPLE_RUN = 128
+const SAMPLE_STRETCH = 2 ** 17
+const SAMPLE_RUNS = [128, 2048] as const
 
 export function createMeasurer({ sources, operands, tileElements, kernels }: MeasureJob): Measurer {
   const evaluator = createEvaluator(sources, tileElements, kernels)
   const reducers = new Map<string, BlockReducer<unknown>>()
   const tile = new Uint8Array(tileElements * 8)
   let factors: Factorizer<ReadRequest> | undefined
+  let windows: WindowCounter | undefined
 
   /** Elements [begin, begin + count) of `tensor` into `out`. */
   function* fill(
@@ -148,31 +160,47 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     }
   }
 
-  function* digits(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, DigitResult> {
+  function* digits(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, Uint32Array> {
     const counter = digitCounter(tensor.dtype as FloatDType, task.digits!)
-    const found = new Uint32Array(task.window ? Math.ceil(task.count / WINDOW_SHARE) : 0)
-    let used = 0
     yield* tiles(tensor, task, (bytes) => {
       counter.add(bytes)
-      if (task.window && used <= found.length) used = collectMagnitudes(bytes, task.window, found, used)
       return true
     })
-    const bins = counter.bins()
-    return task.window && used <= found.length ? { bins, found: found.slice(0, used) } : { bins }
+    return counter.bins()
   }
 
-  /** First digits of short runs of elements, evenly spread. */
-  function* sample(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, Uint32Array> {
-    const counter = digitCounter(tensor.dtype as FloatDType, [])
-    const add = (bytes: Uint8Array) => {
-      counter.add(bytes)
-      return true
+  function* sample({ expr }: Tensor, task: MeasureTask): Generator<ReadRequest, RankWindow | undefined> {
+    const { count, share } = task
+    const [least, most] = SAMPLE_RUNS
+    const runs = Math.max(least, Math.min(most, Math.floor(count / SAMPLE_STRETCH)))
+    const magnitudes = new Uint32Array(runs * SAMPLE_RUN)
+    for (let run = 0; run < runs; run++) {
+      const begin = Math.floor((run * (count - SAMPLE_RUN)) / runs)
+      const out = new Uint8Array(magnitudes.buffer, run * SAMPLE_RUN * 4, SAMPLE_RUN * 4)
+      yield* evaluator.fill(expr, 'F32', begin, SAMPLE_RUN, out)
     }
-    for (let run = 0; run < SAMPLE_RUNS; run++) {
-      const begin = task.begin + Math.floor((run * (task.count - SAMPLE_RUN)) / SAMPLE_RUNS)
-      yield* tiles(tensor, { ...task, begin, count: SAMPLE_RUN }, add)
+    return rankWindow(magnitudes, share!, MARGIN, WINDOW_SHARE * 1.5)
+  }
+
+  /** What lies above the window is counted, and what lies in it collected. */
+  function* windowed({ expr }: Tensor, task: MeasureTask): Generator<ReadRequest, WindowResult> {
+    windows ??= windowCounter(kernels)
+    const window = task.window!
+    const found = new Uint32Array(Math.ceil(task.count / WINDOW_SHARE))
+    const common = window.common.map(() => 0)
+    let [above, nonFinite, used] = [0, 0, 0]
+    for (let done = 0; done < task.count; done += tileElements) {
+      const size = Math.min(tileElements, task.count - done)
+      yield* evaluator.fill(expr, 'F32', task.begin + done, size, windows.input.subarray(0, size * 4))
+      const part = windows.run(size, window)
+      above += part.above
+      nonFinite += part.nonFinite
+      for (const [i, n] of part.common.entries()) common[i]! += n
+      if (used + part.rest.length <= found.length) found.set(part.rest, used)
+      used += part.rest.length
     }
-    return counter.bins()
+    const counts = { above, nonFinite, common }
+    return used <= found.length ? { ...counts, rest: found.slice(0, used) } : counts
   }
 
   function* grams(tensors: readonly Tensor[], task: MeasureTask): Generator<ReadRequest, Float64Array> {
@@ -247,6 +275,8 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
         return yield* digits(tensors[0]!, task)
       case 'sample':
         return yield* sample(tensors[0]!, task)
+      case 'window':
+        return yield* windowed(tensors[0]!, task)
       case 'nth':
         return yield* nth(tensors[0]!, task)
       case 'lowRank':

@@ -337,23 +337,33 @@ describe('measureThresholds', () => {
     })
   })
 
-  it.each(['usual', 'misleading', 'many nearby'])('is exact for large tensors, sample %s', async (kind) => {
-    const size = 2 ** 20 + 77
-    const values = Float32Array.from({ length: size }, (_, i) => {
-      const x = Math.sin(i * i)
-      // Samples are 128 runs of 512 elements, evenly spread: here they alone are small.
-      if (kind === 'misleading') return i % ((size - 512) / 128) < 512 ? x / 1000 : x
-      return kind === 'many nearby' ? 1 + x / 1000 : x ** 5
-    })
-    const sources = new Map([['s', sourceOf('s', { t: f32(values) })]])
-    const tensor: Tensor = { dtype: 'F32', shape: [size], expr: read('s', 't') }
-    const sorted = values.map(Math.abs).sort()
-    for (const keep of [1, 1000, 200_000, size - 1]) {
-      const found = (await measureThresholds(new Map([['t', { tensor, keep }]]), sources)).get('t')!
-      expect(found.threshold).toBe(sorted[size - keep])
-      expect(values.filter((x, i) => isKept(found, x, i)).length).toBe(keep)
-    }
-  })
+  it.each(['usual', 'misleading', 'many nearby', 'few values', 'hardly finite'])(
+    'is exact for large tensors, sample %s',
+    async (kind) => {
+      const size = 2 ** 20 + 77
+      const values = Float32Array.from({ length: size }, (_, i) => {
+        const x = Math.sin(i * i)
+        // Samples are 128 runs of 128 elements, evenly spread: here they alone are small.
+        if (kind === 'misleading') return i % ((size - 128) / 128) < 128 ? x / 1000 : x
+        if (kind === 'few values') return Math.round(x * 3)
+        if (kind === 'hardly finite') return x > -0.8 ? (i % 2 ? Number.NaN : -Infinity) : x
+        return kind === 'many nearby' ? 1 + x / 1000 : x ** 5
+      })
+      const sources = new Map([['s', sourceOf('s', { t: f32(values) })]])
+      const tensor: Tensor = { dtype: 'F32', shape: [size], expr: read('s', 't') }
+      const sorted = values.map(Math.abs).filter(Number.isFinite).sort()
+      const finite = sorted.length
+      for (const keep of [1, 1000, 200_000, finite - 1, size - 1]) {
+        const wanted = new Map([['t', { tensor, keep }]])
+        const found = (await measureThresholds(wanted, sources)).get('t')!
+        expect(found.threshold).toBe(keep < finite ? sorted[finite - keep] : 0)
+        expect(values.filter((x, i) => Number.isFinite(x) && isKept(found, x, i)).length).toBe(
+          Math.min(keep, finite),
+        )
+        expect(found.nonFinite).toBe(size - finite)
+      }
+    },
+  )
 
   it('treats -0 as +0 and passes infinities on', async () => {
     const zeros = await expectThreshold('F32', Float64Array.of(-0, 1, 0, -0), 3)

@@ -46,6 +46,7 @@ export const i32 = {
   mul: plain(0x6c),
   shl: plain(0x74),
   ltU: plain(0x49),
+  popcnt: plain(0x69),
   load: (address: Code, offset = 0): Code => [...address, 0x28, 2, ...unsigned(offset)],
   store: (address: Code, value: Code, offset = 0): Code => [
     ...address,
@@ -97,6 +98,11 @@ export function shuffle32(a: Code, b: Code, lanes: readonly number[]): Code {
   return [...a, ...b, 0xfd, 0x0d, ...lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => lane * 4 + byte))]
 }
 
+export const i8x16 = {
+  /** Bytes of a by the indices in b; 0 where an index is 16 or more. */
+  swizzle: simd(0x0e),
+}
+
 export const i16x8 = {
   eq: simd(0x2d),
   gtS: simd(0x31),
@@ -112,6 +118,8 @@ export const i32x4 = {
   eq: simd(0x37),
   ltU: simd(0x3a),
   gtS: simd(0x3b),
+  /** Bit i is the sign of lane i. */
+  bitmask: simd(0xa4),
   shl: shift(0xab),
   shrU: shift(0xad),
   add: simd(0xae),

@@ -50,27 +50,6 @@ export function digitCounter(dtype: FloatDType, prefix: Digits): DigitCounter {
   }
 }
 
-/**
- * Appends to `into`, from `used` on, the bits of |x| of F32 elements whose first digit lies in [low, high], in order of index.
- * @returns how many entries of `into` are used then; more than it has where it is too small.
- */
-export function collectMagnitudes(
-  bytes: Uint8Array,
-  [low, high]: readonly [low: number, high: number],
-  into: Uint32Array,
-  used: number,
-): number {
-  const source = aligned(bytes, 4)
-  const words = new Uint32Array(source.buffer, source.byteOffset, source.length / 4)
-  const span = high - low
-  let next = used
-  for (let i = 0; i < words.length; i++) {
-    const magnitude = words[i]! & 0x7fffffff
-    if (((magnitude >>> 16) - low) >>> 0 <= span) into[next++] = magnitude
-  }
-  return next
-}
-
 /** Where element number `nth` (from 0) of those with magnitude `digits` lies; where there are fewer, how many. */
 export function findNth(
   dtype: FloatDType,

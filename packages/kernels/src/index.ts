@@ -3,7 +3,6 @@ export { countNonFinite } from './_non-finite.js'
 export { createKernelMemory, growKernelMemory, type KernelMemory, simdAvailable } from './_wasm-run.js'
 export { addCounts, createCounts, type OutputSums } from './counts.js'
 export {
-  collectMagnitudes,
   type DigitCounter,
   type Digits,
   digitCount,
@@ -42,6 +41,14 @@ export { referenceProduct } from './matmul-reference.js'
 export { addMoments, createMoments, type PairMoments } from './moments.js'
 export { packedBytes, packPanels, unpackRow } from './panels.js'
 export { type Distribution, randomValues } from './random.js'
+export {
+  MAX_COMMON,
+  type RankWindow,
+  rankWindow,
+  type WindowCounter,
+  type WindowCounts,
+  windowCounter,
+} from './rank-window.js'
 export {
   BLOCK_ELEMENTS,
   type BlockReducer,

@@ -23,8 +23,9 @@ export interface MeasureAnswer {
 
 /** What of a result is handed over instead of copied. */
 function buffersOf(result: MeasureAnswer['result']): ArrayBuffer[] {
-  if (typeof result !== 'object' || !('bins' in result)) return []
-  return [result.bins, result.found].flatMap((part) => (part ? [part.buffer as ArrayBuffer] : []))
+  if (result instanceof Uint32Array) return [result.buffer as ArrayBuffer]
+  if (typeof result !== 'object' || !('rest' in result) || !result.rest) return []
+  return [result.rest.buffer as ArrayBuffer]
 }
 
 /** Does tasks as they are sent, with blocking reads by handles of this thread's own. */
