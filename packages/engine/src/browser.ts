@@ -1,5 +1,6 @@
 export type { LowRank, RankChoice } from './_factorize.js'
 export type { Kernels } from './_kernel-pool.js'
+export type { Threshold, TopK } from './_selection.js'
 export { digestFile } from './browser/digest.js'
 export { createEvaluator, type Evaluator, type ReadRequest, type TensorCounts } from './evaluate.js'
 export { evaluate, type Range } from './evaluate-tensor.js'
@@ -22,7 +23,7 @@ export { type LowRankTarget, measureLowRank, measureRowNorms } from './measure-l
 export type { GramTarget } from './measure-row-grams.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'
 export { type Measured, type MeasureTargets, measureTargets } from './measure-targets.js'
-export { measureThresholds, type Threshold, type TopK } from './measure-thresholds.js'
+export { measureThresholds } from './measure-thresholds.js'
 export {
   checkpointProblems,
   DEFAULT_MAX_SHARD_BYTES,

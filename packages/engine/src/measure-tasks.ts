@@ -116,6 +116,7 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
   const tile = new Uint8Array(tileElements * 8)
   let factors: Factorizer<ReadRequest> | undefined
   let windows: WindowCounter | undefined
+  let collected = new Uint32Array(0)
 
   /** Elements [begin, begin + count) of `tensor` into `out`. */
   function* fill(
@@ -186,7 +187,8 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
   function* windowed({ expr }: Tensor, task: MeasureTask): Generator<ReadRequest, WindowResult> {
     windows ??= windowCounter(kernels)
     const window = task.window!
-    const found = new Uint32Array(Math.ceil(task.count / WINDOW_SHARE))
+    const room = Math.ceil(task.count / WINDOW_SHARE)
+    if (collected.length < room) collected = new Uint32Array(room)
     const common = window.common.map(() => 0)
     let [above, nonFinite, used] = [0, 0, 0]
     for (let done = 0; done < task.count; done += tileElements) {
@@ -196,11 +198,11 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
       above += part.above
       nonFinite += part.nonFinite
       for (const [i, n] of part.common.entries()) common[i]! += n
-      if (used + part.rest.length <= found.length) found.set(part.rest, used)
+      if (used + part.rest.length <= room) collected.set(part.rest, used)
       used += part.rest.length
     }
     const counts = { above, nonFinite, common }
-    return used <= found.length ? { ...counts, rest: found.slice(0, used) } : counts
+    return used <= room ? { ...counts, rest: collected.slice(0, used) } : counts
   }
 
   function* grams(tensors: readonly Tensor[], task: MeasureTask): Generator<ReadRequest, Float64Array> {
@@ -219,10 +221,23 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     return sums.products()
   }
 
+  /** How many elements of an F32 tile have the magnitude `digits`: far sooner counted than looked for. */
+  function countEqual(bytes: Uint8Array, [first, second]: Digits): number {
+    windows ??= windowCounter(kernels)
+    windows.input.set(bytes)
+    const magnitude = first! * 0x10000 + second!
+    return windows.run(bytes.length / 4, { low: magnitude, high: magnitude, common: [magnitude] }).common[0]!
+  }
+
   function* nth(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, number> {
     let rest = task.nth!
     let index = -1
     yield* tiles(tensor, task, (bytes, begin) => {
+      const equal = tensor.dtype === 'F32' ? countEqual(bytes, task.digits!) : Number.POSITIVE_INFINITY
+      if (equal <= rest) {
+        rest -= equal
+        return true
+      }
       const found = findNth(tensor.dtype as FloatDType, bytes, task.digits!, rest)
       if ('index' in found) index = begin + found.index
       else rest -= found.passed
