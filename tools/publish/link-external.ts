@@ -2,10 +2,10 @@ import { mkdirSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { workspaces } from '../bootstrap/stamp.mjs'
 
-/** Links what the workspace's packages depend on from outside into the `node_modules` at `modules`, from where it already is. */
+/** Links what the workspace's packages depend on from outside, peers too, into the `node_modules` at `modules`, from where it already is. */
 export function linkExternal(root: string, modules: string): void {
   const needed = workspaces(root).flatMap(({ dir, manifest }) =>
-    Object.keys(manifest.dependencies ?? {})
+    Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies })
       .filter((name) => !name.startsWith('@polygraft/'))
       .map((name) => [name, join(root, dir, 'node_modules', name)] as const),
   )
