@@ -1,3 +1,4 @@
+export { fact, field } from './_config.js'
 export { type Rope, ropeOf } from './_rope.js'
 export { windowsOf } from './_window.js'
 export { withBothSpellings } from './both-spellings.js'

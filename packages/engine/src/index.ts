@@ -34,6 +34,7 @@ export {
   shardsOfTask,
 } from './node/plan-file.js'
 export { planKey } from './node/plan-key.js'
+export { createTeam, type Team } from './node/team.js'
 export {
   checkpointProblems,
   DEFAULT_MAX_SHARD_BYTES,

@@ -126,6 +126,8 @@ export const i32x4 = {
   sub: simd(0xb1),
   minS: simd(0xb6),
   maxS: simd(0xb8),
+  /** Towards zero; saturates. */
+  truncateF32: simd(0xf8),
 }
 
 export const f32x4 = {
@@ -143,7 +145,10 @@ export const f32x4 = {
   max: simd(0xe9),
   /** b < a ? b : a, so a where either is NaN. */
   pmin: simd(0xea),
+  /** a < b ? b : a, so a where either is NaN. */
+  pmax: simd(0xeb),
   convertI32: simd(0xfa),
+  nearest: simd(0x6a),
 }
 
 export const i64x2 = {

@@ -1,6 +1,10 @@
+export { cacheBytes, scoreBytes } from './_attention.js'
+export { PANEL_DTYPES } from './_decoder-operations.js'
 export type { PanelDType } from './_matmul-codegen.js'
 export { countNonFinite } from './_non-finite.js'
+export { ACTIVATIONS, type ActivationName } from './_vector-codegen.js'
 export { createKernelMemory, growKernelMemory, type KernelMemory, simdAvailable } from './_wasm-run.js'
+export { referenceActivation } from './activation.js'
 export { addCounts, createCounts, type OutputSums } from './counts.js'
 export {
   type DigitCounter,
@@ -40,6 +44,14 @@ export {
 export { referenceProduct } from './matmul-reference.js'
 export { addMoments, createMoments, type PairMoments } from './moments.js'
 export { packedBytes, packPanels, unpackRow } from './panels.js'
+export {
+  createProcessor,
+  encodeInstruction,
+  type Operands,
+  type OperationName,
+  PROCESSOR_SCRATCH_BYTES,
+  type Processor,
+} from './program.js'
 export { type Distribution, randomValues } from './random.js'
 export {
   MAX_COMMON,
@@ -62,3 +74,4 @@ export { columnGrams, type RowGrams, rowGrams } from './row-grams.js'
 export { compileKernel, simdKernel } from './simd.js'
 export { addStatistics, createStatistics, type Statistics } from './statistics.js'
 export { orthonormalize, type Svd, svd } from './svd.js'
+export { createVectors, VECTOR_SCRATCH_BYTES, type Vectors } from './vectors.js'

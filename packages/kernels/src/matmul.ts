@@ -73,6 +73,11 @@ export interface Matmul {
   multiplyPacked(product: PackedProduct, part?: number, parts?: number): void
 }
 
+/** The columns [begin, end) that part `part` of `multiplyPacked` writes. */
+export function packedColumns(m: number, n: number, part: number, parts: number): readonly [number, number] {
+  return columnsOf(n, m === 1 ? ROW_PANELS : 1, part, parts)
+}
+
 /**
  * Products in F32 by SIMD: an element of c is the sum over blocks of K_BLOCK k of the sums within the block, each in the order of k, every
  * multiplication and addition rounded. So results depend neither on M nor on the parts, and equal those of `referenceProduct` to the bit.
@@ -161,7 +166,7 @@ export function createMatmul(memory: KernelMemory, scratch: number): Matmul {
     multiplyPacked(product, part = 0, parts = 1) {
       const { m, n, k, a, b, dtype, c, aStride = k, cStride = n, adds = false } = product
       const panelBytes = product.panelBytes ?? k * panelStep(dtype)
-      const [begin, end] = columnsOf(n, m === 1 ? ROW_PANELS : 1, part, parts)
+      const [begin, end] = packedColumns(m, n, part, parts)
       if (begin >= end) return
       const rowBytes = cStride * 4
       for (let row = 0; row < m; row += M_BLOCK)

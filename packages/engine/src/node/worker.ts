@@ -15,15 +15,19 @@ import {
   type WorkerInput,
   type WorkerOutput,
 } from './messages.js'
+import { serveTeam, type TeamInput } from './team-thread.js'
+import { type TeamWatchInput, watchTeam } from './team-watch.js'
 
 const input = workerData as WorkerInput
-const role = (workerData as WorkerInput | MeasureInput).role
+const role = (workerData as WorkerInput | MeasureInput | TeamInput | TeamWatchInput).role
 /** Shared with the threads that write; measuring needs none. */
 const control = new Int32Array(input.control ?? CONTROL_BYTES)
 const send = (message: WorkerOutput) => parentPort!.postMessage(message)
 
 try {
   if (role === 'measure') serveMeasures(workerData as MeasureInput, fail)
+  else if (role === 'team') serveTeam(workerData as TeamInput, fail)
+  else if (role === 'team-watch') void watchTeam(workerData as TeamWatchInput, fail)
   else compute()
 } catch (error) {
   fail(error)

@@ -1,0 +1,103 @@
+import {
+  createKernelMemory,
+  createProcessor,
+  type KernelMemory,
+  PROCESSOR_SCRATCH_BYTES,
+} from '@polygraft/kernels'
+import { ModelError } from '@polygraft/tensor'
+import { CONTROL_BYTES, createRendezvous } from '../_rendezvous.js'
+import { startThread } from './start-thread.js'
+import type { TeamInput } from './team-thread.js'
+import { readyThread, type TeamWatchInput } from './team-watch.js'
+
+/** Numbers of a program that fit at once. */
+const PROGRAM_LENGTH = 64 * 1024
+
+/** Threads that compute together in one memory: the caller's, and `threads - 1` others that sleep between programs. */
+export interface Team {
+  readonly memory: KernelMemory
+  readonly threads: number
+  /** First byte of the memory that is the caller's to use; a multiple of 64. */
+  readonly begin: number
+  /**
+   * Runs instructions (`encodeInstruction`) in order; each is done by all threads before the next begins. Blocks the calling thread.
+   * @throws ModelError "thread" when a thread fails or ends; the team is of no more use then.
+   */
+  run(instructions: readonly (readonly number[])[]): void
+  /** Ends the threads. */
+  close(): Promise<void>
+}
+
+/** A team of `threads` threads, the calling one included; results do not depend on how many. */
+export async function createTeam(threads: number): Promise<Team> {
+  const program = Math.ceil(CONTROL_BYTES / 64) * 64
+  const scratch = program + PROGRAM_LENGTH * 8
+  const begin = scratch + threads * SCRATCH_STRIDE
+  const memory = createKernelMemory(begin, threads > 1)
+  const together = createRendezvous(new Int32Array(memory.buffer, 0, CONTROL_BYTES / 4), threads)
+  const others = Array.from({ length: threads - 1 }, (_, i): TeamInput => {
+    const place = { control: 0, program, scratch: scratch + (i + 1) * SCRATCH_STRIDE }
+    return { role: 'team', memory, ...place, part: i + 1, parts: threads }
+  })
+  const watch: TeamWatchInput = { role: 'team-watch', threads: others }
+  const watcher = threads > 1 ? startThread(watch) : undefined
+  const close = async () => {
+    // Alone, nobody waits; and its own memory's view is gone once that has grown.
+    if (threads > 1) together.dissolve()
+    await watcher?.terminate()
+  }
+  try {
+    if (watcher) await readyThread(watcher)
+  } catch (error) {
+    await close()
+    throw threadFailed(error)
+  }
+  // A forgotten team does not keep the process alive.
+  watcher?.unref()
+  watcher?.once('exit', together.fail)
+  const processor = createProcessor(memory, scratch)
+
+  /** One program that fits. */
+  function runTogether(numbers: readonly number[]): void {
+    new Float64Array(memory.buffer, program, numbers.length).set(numbers)
+    try {
+      if (threads > 1) together.begin(numbers.length)
+      const meet = threads > 1 ? together.meet : () => {}
+      processor.run(new Float64Array(memory.buffer, program, numbers.length), 0, threads, meet)
+    } catch (error) {
+      if (threads > 1) together.fail()
+      throw threadFailed(error)
+    }
+  }
+
+  return {
+    memory,
+    threads,
+    begin,
+    run(instructions) {
+      for (const numbers of fitting(instructions)) runTogether(numbers)
+    },
+    close,
+  }
+}
+
+const SCRATCH_STRIDE = Math.ceil(PROCESSOR_SCRATCH_BYTES / 64) * 64
+
+/** Instructions as programs of at most PROGRAM_LENGTH numbers. */
+function fitting(instructions: readonly (readonly number[])[]): number[][] {
+  const programs: number[][] = [[]]
+  for (const instruction of instructions) {
+    if (programs.at(-1)!.length + instruction.length > PROGRAM_LENGTH) programs.push([])
+    programs.at(-1)!.push(...instruction)
+  }
+  return programs.filter(({ length }) => length > 0)
+}
+
+function threadFailed(cause: unknown): ModelError {
+  const received = cause instanceof Error ? cause.message : String(cause)
+  const next = 'Start again, with fewer threads if memory is short.'
+  return new ModelError(
+    { code: 'thread', message: 'A thread that computes has failed', received, next },
+    { cause },
+  )
+}
