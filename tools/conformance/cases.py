@@ -63,4 +63,9 @@ CASES = [
     case("shared-parts-dense", "qwen2", "qwen2_moe", shared=True, parts=2, dense=(1,), num_hidden_layers=3),
 ]
 
+# Dense models that no mixture holds: for depth expansion alone.
+DENSE_CASES = [
+    case("depth-mixed-window", "qwen2", None, num_hidden_layers=4, use_sliding_window=True, sliding_window=8, max_window_layers=2),
+]
+
 EXPERTS, TOP_K = 3, 2

@@ -9,7 +9,8 @@ import tempfile
 
 import numpy as np
 
-from cases import CASES
+from cases import CASES, DENSE_CASES
+from depth import DEPTH, deep_checks, make_deep
 from prepare import byte_checks, index_problems, make_grafts, make_upcycled
 from vocabulary import vocabulary_checks
 
@@ -59,6 +60,12 @@ def check_bytes(case, folder):
     report("FAIL" if wrong else "PASS", name, "index names every tensor and file", ", ".join(wrong[:3]))
 
 
+def check_depth(case, folder):
+    make_deep(case, folder)
+    for check, wrong in deep_checks(case, folder):
+        report("FAIL" if wrong else "PASS", case["name"], check, ", ".join(wrong[:3]))
+
+
 def check_vocabulary(work):
     for check, wrong in vocabulary_checks(f"{work}/llama", f"{work}/vocabulary"):
         report("FAIL" if wrong else "PASS", "vocabulary", check, ", ".join(wrong[:3]))
@@ -79,7 +86,8 @@ def main():
     parser.add_argument("--keep", help="work in this folder and leave it behind")
     options = parser.parse_args()
     cases = [case for case in CASES if options.only in case["name"]]
-    names = [case["name"] for case in cases]
+    deep = [case for case in CASES + DENSE_CASES if options.only in case["name"] and case["name"] in DEPTH]
+    names = sorted({case["name"] for case in cases + deep})
     work = options.keep or tempfile.mkdtemp(prefix="polygraft-conformance-")
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -94,6 +102,8 @@ def main():
         for case in cases:
             if os.path.exists(f"{work}/{case['name']}/resaved"):
                 attempt(case["name"], lambda: check_bytes(case, f"{work}/{case['name']}"))
+        for case in deep:
+            attempt(case["name"], lambda: check_depth(case, f"{work}/{case['name']}"))
         if os.path.exists(f"{work}/llama/cpt"):
             attempt("vocabulary", lambda: check_vocabulary(work))
         for major in ("v5", "v4"):

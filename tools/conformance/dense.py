@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cases import CASES
+from cases import CASES, DENSE_CASES
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -36,7 +36,7 @@ def perturb(model, case):
 
 
 def main(work, major, names):
-    for case in (c for c in CASES if c["name"] in names):
+    for case in (c for c in CASES + DENSE_CASES if c["name"] in names):
         dtype = getattr(torch, case["dtype"])
         for role, writer in zip(("base", "post"), case["writers"]):
             if writer != major:

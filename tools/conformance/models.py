@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cases import CASES
+from cases import CASES, DENSE_CASES
 from stored import differences, read_checkpoint
 
 transformers.utils.logging.disable_progress_bar()
@@ -148,6 +148,22 @@ def checks(case, folder):
     yield "save_pretrained and reopen: same names, bytes and logits", not wrong, wrong[:5] or ""
 
 
+def depth_checks(case, folder):
+    models = {}
+    for name in ("base", "post", "deep", "deep-fresh", "deep-graft"):
+        models[name], info = load(f"{folder}/{name}")
+        if name not in ("base", "post"):
+            yield f"{name}: no missing, unexpected or mismatched key", not info, info or ""
+    out = {name: logits(model) for name, model in models.items()}
+    for dense, deep in (("base", "deep"), ("post", "deep-fresh")):
+        difference = gap(out[deep], out[dense])
+        yield f"{deep}: logits of {dense}, bit for bit", torch.equal(out[deep], out[dense]), f"{difference:.1e}"
+    differs = gap(out["deep-graft"], out["post"])
+    yield "deep-graft differs from post, so the checks above see inserted layers", differs > 1e-3, f"{differs:.1e}"
+    wrong = reopened(load(f"{folder}/deep-graft", getattr(torch, case["dtype"]))[0], f"{folder}/deep-graft")
+    yield "deep-graft, save_pretrained and reopen: same names, bytes and logits", not wrong, wrong[:5] or ""
+
+
 def vocabulary_checks(work):
     for folder in sorted(glob.glob(f"{work}/vocabulary/graft-*")):
         _, info = load(folder)
@@ -165,8 +181,12 @@ def report(name, results):
 
 def main(work, names):
     torch.set_num_threads(1)
-    for case in (c for c in CASES if c["name"] in names):
+    for case in (c for c in CASES + DENSE_CASES if c["name"] in names):
         folder = f"{work}/{case['name']}"
+        if os.path.exists(f"{folder}/deep-graft"):
+            report(case["name"], depth_checks(case, folder))
+        if case["target"] is None:
+            continue
         if not os.path.exists(f"{folder}/graft"):
             print("SKIP", case["name"], "models", "nothing to load", sep="\t", flush=True)
             continue

@@ -3,6 +3,7 @@ import { version } from '../package.json'
 import { addDelta } from './commands/delta.js'
 import { addDemo } from './commands/demo.js'
 import { addDiff } from './commands/diff.js'
+import { addExpand } from './commands/expand.js'
 import { addFinish } from './commands/finish.js'
 import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
@@ -30,6 +31,7 @@ const commands = [
   addDiff,
   addDelta,
   addUpcycle,
+  addExpand,
   addGraft,
   addMerge,
   addLora,

@@ -133,3 +133,30 @@ describe.concurrent('upcycle', () => {
     expect(problemOf(json.error.problems, 'recipe-missing').next).toContain('--upcycled')
   })
 })
+
+describe.concurrent('expand', () => {
+  it('inserts layers that verify, and a graft leaves them alone', async () => {
+    const { recipe } = await succeed(['expand', at('base'), '-o', at('deep'), '--blocks', '1'])
+    expect(recipe).toEqual([expect.objectContaining({ op: 'expand', after: [1], layers: 2 })])
+    await succeed(['verify', at('deep'), '--base', at('base')])
+    const pair = ['--base', at('base'), '--post', at('post')]
+    await succeed(['graft', at('deep'), '-o', at('deep-graft'), ...pair])
+    await succeed(['verify', at('deep-graft'), ...pair, '--cpt', at('deep')])
+    const [base, post, grafted] = await Promise.all([at('base'), at('post'), at('deep-graft')].map(tensorsOf))
+    for (const [name, tensor] of grafted!) {
+      const wanted = /layers\.2\./.test(name)
+        ? base!.get(name.replace('layers.2', 'layers.1'))
+        : post!.get(name)
+      if (/layers\.2\.(self_attn\.o|mlp\.down)_proj/.test(name))
+        expect(tensor.bytes.every((byte) => byte === 0)).toBe(true)
+      else expect(tensor, name).toEqual(wanted)
+    }
+  })
+
+  it('wants to know how many, and dense models', async () => {
+    expect((await run(['expand', at('base'), '-o', at('none')])).code).toBe(2)
+    await upcycle('mixture')
+    const { json } = await runJson(['expand', at('mixture'), '-o', at('none'), '--blocks', '1'])
+    expect(problemOf(json.error.problems, 'already-moe').next).toContain('dense base')
+  })
+})

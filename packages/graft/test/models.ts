@@ -1,4 +1,5 @@
 import {
+  expandedConfig,
   expectedTensors,
   familyOf,
   moeConfig,
@@ -7,7 +8,15 @@ import {
   type TargetName,
 } from '@polygraft/architectures'
 import { evaluate } from '@polygraft/engine'
-import { constant, deriveExpr, layoutOf, piecesOf, readExpansion } from '@polygraft/experts'
+import {
+  constant,
+  deriveExpr,
+  insertedFrom,
+  insertedLayers,
+  layoutOf,
+  piecesOf,
+  readExpansion,
+} from '@polygraft/experts'
 import {
   type ByteSource,
   type Checkpoint,
@@ -232,4 +241,21 @@ export function roundToBf16(value: number): number {
   view.setUint32(0, bits + 0x7fff + ((bits >>> 16) & 1))
   view.setUint16(2, 0)
   return view.getFloat32(0)
+}
+
+/** `dense` with a layer that adds nothing after each of `after`. */
+export function expandedOf(dense: Checkpoint, after: readonly number[]): Checkpoint {
+  const { config } = dense
+  const layers = config.num_hidden_layers as number
+  const step = { op: 'expand', inputs: { base: [...dense.sources.keys()][0]! }, after, layers }
+  const expanded = expandedConfig(config, insertedLayers(layers, after))
+  const layout = layoutOf(expanded, config, readExpansion([step]))
+  const names = [...expectedTensors(layout.family, expanded).keys()]
+  const tensors = names.map((name): [string, Tensor] => {
+    const from = insertedFrom(layout, name)
+    const tensor = dense.tensors.get(from?.dense ?? piecesOf(layout, name)[0]!.dense)!
+    return [name, from?.isZero ? { ...tensor, expr: constant(0, numel(tensor.shape)) } : tensor]
+  })
+  const recipe = [...dense.provenance.recipe, step]
+  return { ...dense, config: expanded, tensors: new Map(tensors), provenance: { recipe, skipped: [] } }
 }

@@ -30,7 +30,8 @@ export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions)
   return problems
 }
 
-const HOLDS_DELTA: Problem = {
+/** A checkpoint of differences has nothing to copy. */
+export const HOLDS_DELTA: Problem = {
   code: 'is-delta',
   message: 'The checkpoint holds a delta, post - base, and no model',
   next: 'Upcycle the base, and graft the delta later.',
