@@ -10,6 +10,7 @@ import { addInspect } from './commands/inspect.js'
 import { addLora } from './commands/lora.js'
 import { addMerge } from './commands/merge.js'
 import { addRun } from './commands/run.js'
+import { addTrain } from './commands/train.js'
 import { addUpcycle } from './commands/upcycle.js'
 import { addVerify } from './commands/verify.js'
 import { endQuietlyWithReader, showError, showJsonError } from './terminal.js'
@@ -35,6 +36,7 @@ const commands = [
   addGraft,
   addMerge,
   addLora,
+  addTrain,
   addRun,
   addFinish,
   addVerify,

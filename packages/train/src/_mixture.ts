@@ -31,6 +31,8 @@ export interface MixtureState {
   readonly chosen: Int32Array
   readonly weights: Floats
   readonly groups: readonly Group[]
+  /** Slots of each expert. */
+  readonly counts: readonly number[]
   readonly loss: number
 }
 
@@ -103,6 +105,7 @@ export function mixtureForward(
     chosen,
     weights,
     groups,
+    counts: slots.map(({ length }) => length),
     loss:
       losses.balance * balance +
       (losses.z * z) / tokens +

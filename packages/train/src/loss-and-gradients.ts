@@ -31,6 +31,8 @@ export interface LossOptions {
   readonly losses?: RouterLosses
   /** Holds `values` and `gradients` as well. Left out: plain TypeScript in F64, or in F32 where `values` are. */
   readonly workspace?: Workspace
+  /** Told the slots of each expert, for every sparse layer. */
+  readonly onRouting?: (counts: readonly number[]) => void
 }
 
 /**
@@ -42,7 +44,7 @@ export function lossAndGradients(
   values: Tensors,
   gradients: Tensors,
   { tokens, targets, segments }: Batch,
-  { losses = { balance: 0, z: 0 }, workspace = plainWorkspace(values) }: LossOptions = {},
+  { losses = { balance: 0, z: 0 }, workspace = plainWorkspace(values), onRouting }: LossOptions = {},
 ): number {
   const parameters = bindParameters(spec, values, gradients)
   const { hiddenSize: H, headDim: D, numHeads, numKeyValueHeads, eps, topK, normalize } = spec
@@ -66,6 +68,7 @@ export function lossAndGradients(
   const states = parameters.layers.map((layer) => {
     const state = forward(layer, h)
     loss += (state.mixture?.loss ?? 0) / numSparse
+    if (state.mixture) onRouting?.(state.mixture.counts)
     h = state.output
     return state
   })
