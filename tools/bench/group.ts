@@ -13,6 +13,8 @@ import { type RoundOptions, runRounds } from './rounds.js'
 
 const MERGE = fileURLToPath(new URL('./merge.ts', import.meta.url))
 const WORKER = fileURLToPath(new URL('../../packages/engine/src/node/worker.ts', import.meta.url))
+const FIRST_BYTE = fileURLToPath(new URL('first-byte.cjs', import.meta.url))
+const SIGKILL = 9
 const TINY_BYTES = 2 ** 20
 
 /** Where scratch files go, and merge.ts bundled. */
@@ -64,7 +66,7 @@ export async function runGroup(
   }
 }
 
-/** Wall time from start to end where there is next to nothing to do: the first byte comes before that. */
+/** Wall time where there is next to nothing to do: to the end, and to where a thread would write the first byte of a tensor. */
 export function measureStartUps(
   workshop: Workshop,
   commands: ReadonlySet<string>,
@@ -73,24 +75,32 @@ export function measureStartUps(
   const places = makePlaces(workshop, 'tiny')
   const models = benchModels(3 * TINY_BYTES, 1)
   writeData(places.data, models)
-  const { data, out } = places
-  const tiny = ['graft', join(data, 'cpt'), '--base', join(data, 'base'), '--post', join(data, 'instruct')]
-  const starts: (readonly [string, Command])[] = [
+  const starts = [
     ['`node --eval 0`', { argv: [process.execPath, '--eval', '0'] }],
     ['`polygraft --version`', polygraft('--version')],
-    ...(commands.has('graft')
-      ? ([['`polygraft graft` of 3 × 1 MiB, to the end', polygraft(...tiny, '-o', out, '--json')]] as const)
-      : []),
+    ...(commands.has('graft') ? graftStarts(places) : []),
     ...(hasMergekit() ? ([['`mergekit-yaml --help`', mergekitStart()]] as const) : []),
-  ]
+  ] as const
   const usages = starts.map((): Usage[] => [])
   for (let round = -1; round < rounds; round++)
     for (const [i, [, command]] of starts.entries()) {
-      rmSync(out, { recursive: true, force: true })
-      const usage = measure(command, data)
+      rmSync(places.out, { recursive: true, force: true })
+      mkdirSync(places.out)
+      const usage = measure(command, places.data)
       if (round >= 0) usages[i]!.push(usage)
     }
   return starts.map(([label], i) => ({ label, usages: usages[i]! }))
+}
+
+function graftStarts({ data, out }: Places): (readonly [string, Command])[] {
+  const inputs = [join(data, 'cpt'), '--base', join(data, 'base'), '--post', join(data, 'instruct')]
+  const { argv } = polygraft('graft', ...inputs, '-o', join(out, 'tiny'), '--json', '--threads', '2')
+  const [program, ...args] = argv
+  const killed = { argv: [program!, '--require', FIRST_BYTE, ...args], code: -SIGKILL }
+  return [
+    ['`polygraft graft --threads 2` of 3 × 1 MiB, to its first byte', killed],
+    ['the same, to the end', { argv }],
+  ]
 }
 
 /** Names of the commands that the built polygraft has. */

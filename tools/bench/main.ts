@@ -20,6 +20,7 @@ const HELP = `npm run bench -- [options]
   --only <text>     only cases whose name has this in it
   --dir <dir>       scratch folder (out/bench); takes some eight times the size
   --mergekit        build mergekit's environment first; without it mergekit is measured only where that exists
+  --without-mergekit  measure it nowhere
   --report <file>   where to write (docs/benchmarks.md; in out/ below 1GiB or with --only)`
 
 const MICRO = [
@@ -38,6 +39,7 @@ const { values: options } = parseArgs({
     only: { type: 'string', default: '' },
     dir: { type: 'string', default: join(root, 'out/bench') },
     mergekit: { type: 'boolean', default: false },
+    'without-mergekit': { type: 'boolean', default: false },
     report: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
@@ -83,7 +85,7 @@ async function run(scratch: string): Promise<string> {
   const groups: Group[] = []
   for (const number of new Set(cases.map(({ experts }) => experts))) {
     const sharing = cases.filter(({ experts }) => experts === number)
-    groups.push(await runGroup(sharing, size, workshop, { rounds, mergekit: hasMergekit(), onRun }))
+    groups.push(await runGroup(sharing, size, workshop, { rounds, mergekit: measuresMergekit(), onRun }))
   }
   return formatReport({
     command: shownCommand(),
@@ -92,10 +94,15 @@ async function run(scratch: string): Promise<string> {
     quiet: [`load average before the start ${loadBefore.toFixed(2)}`, quietness(busy)],
     groups,
     startUps: measureStartUps(workshop, commands, rounds),
-    mergekit: hasMergekit() ? mergekitVersions() : 'not measured, its environment was not built',
+    mergekit: measuresMergekit() ? mergekitVersions() : 'not measured',
     notMeasured: notMeasured(commands),
     kernels: MICRO.map(runScript).join('\n'),
   })
+}
+
+/** Asked when its environment has been built. */
+function measuresMergekit(): boolean {
+  return hasMergekit() && !options['without-mergekit']
 }
 
 function notMeasured(commands: ReadonlySet<string>): string[] {
@@ -104,7 +111,7 @@ function notMeasured(commands: ReadonlySet<string>): string[] {
   return [
     ...(absent.length > 0 ? [`${absent.join(', ')}: not built`] : []),
     ...(left.length > 0 ? [`${left.join('; ')}: left out by --only`] : []),
-    ...(hasMergekit() ? [] : ['mergekit: its environment was not built']),
+    ...(measuresMergekit() ? [] : ['mergekit']),
     'mergekit for graft, upcycle, delta and diff: it has no such method',
     'a cold page cache, other file systems, other machines',
   ]
@@ -119,6 +126,7 @@ function shownCommand(): string {
   const words = [
     ...(quick ? ['--quick'] : []),
     ...(mergekit ? ['--mergekit'] : []),
+    ...(options['without-mergekit'] ? ['--without-mergekit'] : []),
     ...given.map((name) => `--${name} ${options[name]}`),
   ]
   return ['npm run bench', ...(words.length > 0 ? ['--', ...words] : [])].join(' ')
