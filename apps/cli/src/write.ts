@@ -30,6 +30,7 @@ import {
 } from '@polygraft/tensor-io/node'
 import { version } from '../package.json'
 import { formatBytes, formatCount, formatShare, plural } from './format.js'
+import { describeNonFinite, type NonFinitePolicy, refuseNonFinite } from './non-finite.js'
 import { savePlan } from './save-plan.js'
 import { untilCancelled } from './signals.js'
 import type { Terminal } from './terminal.js'
@@ -42,6 +43,7 @@ export interface WriteArguments {
   readonly threads?: number
   readonly force?: boolean
   readonly dryRun?: boolean
+  readonly nonFinite: NonFinitePolicy
   /** Where to save the plan in place of running it. */
   readonly plan?: string
 }
@@ -82,14 +84,15 @@ export async function runJob(terminal: Terminal, job: Job, args: WriteArguments)
   const elapsedMs = Math.round(performance.now() - started)
   const result = { out: args.out, elapsedMs, ...summary(plan), ...manifest, warnings: job.warnings }
   terminal.result({ ...result, ...job.report?.fields }, () =>
-    [describeWritten(args.out, plan, manifest, elapsedMs), ...(job.report ? [job.report.text()] : [])].join(
-      '\n',
-    ),
+    [
+      describeWritten(args.out, plan, manifest, elapsedMs, args.nonFinite),
+      ...(job.report ? [job.report.text()] : []),
+    ].join('\n'),
   )
 }
 
 async function prepare(job: Job, args: WriteArguments): Promise<Prepared> {
-  const problems = [...job.problems]
+  const problems = [...job.problems, ...planOptionProblems(args)]
   const keep = (error: unknown) => {
     if (!(error instanceof ModelError)) throw error
     problems.push(...error.problems)
@@ -112,12 +115,25 @@ async function prepare(job: Job, args: WriteArguments): Promise<Prepared> {
   return { ...(ready ? { ready } : {}), problems }
 }
 
+/** What a plan does not hold. */
+function planOptionProblems({ plan, nonFinite }: WriteArguments): Problem[] {
+  if (plan === undefined || nonFinite === 'warn') return []
+  return [
+    {
+      code: 'bad-option',
+      message: '--non-finite says what is done when a checkpoint is published, and a plan is not there yet',
+      received: `--non-finite ${nonFinite} with --plan`,
+      next: 'Give it to polygraft finish.',
+    },
+  ]
+}
+
 /** Writes `checkpoint` to `args.out`, whole or not at all. */
 async function writeOutput(
   terminal: Terminal,
   checkpoint: Checkpoint,
   { label, inputs }: Job,
-  { out, force = false }: WriteArguments,
+  { out, force = false, nonFinite }: WriteArguments,
   options: PlanOptions & { readonly signal: AbortSignal },
 ): Promise<Manifest> {
   const states = inputStates(checkpoint)
@@ -138,6 +154,7 @@ async function writeOutput(
       onProgress: ({ bytesDone, bytesTotal }) => meter.update(bytesDone, bytesTotal),
     })
     options.signal.throwIfAborted()
+    refuseNonFinite(manifest, nonFinite)
     checkInputStates(states)
     await folder.publish()
     meter.done()
@@ -263,7 +280,13 @@ function describeDryRun(out: string, plan: Plan | undefined, problems: readonly 
 }
 
 /** What was written, for people. */
-export function describeWritten(out: string, plan: Plan, manifest: Manifest, elapsedMs: number): string {
+export function describeWritten(
+  out: string,
+  plan: Plan,
+  manifest: Manifest,
+  elapsedMs: number,
+  nonFinite: NonFinitePolicy,
+): string {
   const seconds = elapsedMs / 1000
   const rate = (plan.bytesRead + plan.bytesWritten) / Math.max(1e-3, seconds)
   const lines = [
@@ -277,13 +300,7 @@ export function describeWritten(out: string, plan: Plan, manifest: Manifest, ela
       `delta: ${formatCount(changed)} elements changed by post-training, ${formatCount(swallowed)} of them (${formatShare(swallowedFraction)}) too small for the dtype to show`,
     )
   }
-  if (manifest.nonFinite) {
-    const { fromInputs, made, tensors } = manifest.nonFinite
-    const names = Object.keys(tensors)
-    lines.push(
-      `warning: ${formatCount(fromInputs + made)} elements are NaN or infinite, ${formatCount(fromInputs)} because an input is, in ${names.slice(0, 3).join(', ')}${names.length > 3 ? ` and ${names.length - 3} more` : ''}`,
-    )
-  }
+  lines.push(...describeNonFinite(manifest, nonFinite))
   if (manifest.skipped.length > 0)
     lines.push(`skipped: ${manifest.skipped.map((s) => `${s.tensor} (${s.reason})`).join(', ')}`)
   return lines.join('\n')

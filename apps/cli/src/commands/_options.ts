@@ -1,6 +1,7 @@
 import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES } from '@polygraft/engine'
 import { type Command, Option } from 'commander'
 import { parseBytes, parseWhole } from '../arguments.js'
+import { nonFiniteOption } from '../non-finite.js'
 
 /** Adds what every writing command takes. */
 export function addWriteOptions(command: Command): Command {
@@ -17,6 +18,7 @@ export function addWriteOptions(command: Command): Command {
         .default(DEFAULT_MEMORY_BYTES, '512MiB'),
     )
     .addOption(threadsOption())
+    .addOption(nonFiniteOption())
     .option('--force', 'replace an existing output, and go on where a guard would refuse')
     .option('--plan <file>', 'save the plan there in place of running it; see `polygraft run` and `finish`')
     .option('--dry-run', 'say what would be read and written, and every problem; write nothing')

@@ -3,6 +3,7 @@ import { type Problem, throwIfAny } from '@polygraft/tensor'
 import { type ResumableFolder, resumeFolder } from '@polygraft/tensor-io/node'
 import type { Command } from 'commander'
 import { version } from '../../package.json'
+import { type NonFinitePolicy, nonFiniteOption, refuseNonFinite } from '../non-finite.js'
 import { openPlan } from '../plan.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal, type Terminal } from '../terminal.js'
@@ -17,11 +18,15 @@ export function addFinish(program: Command): void {
       'Check every shard of a saved plan by its digest, write the rest of the checkpoint and publish it.',
     )
     .argument('<plan>', 'the file whose tasks have run')
+    .addOption(nonFiniteOption())
   addExample(addJson(command), 'polygraft finish plan.json')
   command.action(run)
 }
 
-async function run(path: string, args: { json?: boolean }): Promise<void> {
+async function run(
+  path: string,
+  args: { readonly json?: boolean; readonly nonFinite: NonFinitePolicy },
+): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
   const started = performance.now()
   const { file, checkpoint, plan } = await openPlan(path, 0)
@@ -34,11 +39,12 @@ async function run(path: string, args: { json?: boolean }): Promise<void> {
       throwIfAny(await damagedShards(terminal, results, folder, path, signal))
       return writeRest(checkpoint, plan, folder, results, version)
     })
+    refuseNonFinite(manifest, args.nonFinite)
     checkInputStates(new Map(file.states))
     await folder.publish()
     const elapsedMs = Math.round(performance.now() - started)
     terminal.result({ out: file.out, elapsedMs, ...summary(plan), ...manifest }, () =>
-      describeWritten(file.out, plan, manifest, elapsedMs),
+      describeWritten(file.out, plan, manifest, elapsedMs, args.nonFinite),
     )
   } catch (error) {
     await folder.leave()
