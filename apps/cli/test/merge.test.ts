@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { evaluate } from '@polygraft/engine'
 import { openFolder } from '@polygraft/tensor-io/node'
 import { describe, expect, it } from 'vitest'
-import { BASE, createTemp, INSTRUCT, run, runJson, succeed } from './support.js'
+import { BASE, createTemp, INSTRUCT, run, runJson, succeed, tensorsOf } from './support.js'
 
 /** A recipe in a folder of its own, and where to write. */
 async function recipe(text: string) {
@@ -127,6 +127,34 @@ steps:
     const manifest = JSON.parse(await readFile(join(out, 'polygraft.json'), 'utf8'))
     expect(manifest.experts).toEqual(['original', 'c', 'd'])
     expect(manifest.recipe.map(({ op }: { op: string }) => op)).toEqual(['recipe', 'upcycle', 'graft'])
+  })
+
+  it('takes a config of mergekit-moe as upcycle --config, with the experts of --expert-from', async () => {
+    const { file, out, folder } = await recipe(`
+base_model: ${BASE}
+gate_mode: random
+experts: [{ source_model: ${BASE} }, { source_model: ${INSTRUCT} }]
+`)
+    const other = join(folder, 'other')
+    await Promise.all([
+      succeed(['upcycle', '--config', file, '-o', out]),
+      succeed(['upcycle', BASE, '--experts', '2', '--expert-from', `1=${INSTRUCT}`, '-o', other]),
+    ])
+    const [config, options] = await Promise.all([tensorsOf(out), tensorsOf(other)])
+    const differing = [...options.keys()].filter(
+      (name) => !config.get(name)!.bytes.equals(options.get(name)!.bytes),
+    )
+    expect(differing).toEqual([...options.keys()].filter((name) => /\.gate\.weight$/.test(name)))
+    expect(differing).toHaveLength(4)
+    const both = await run(['upcycle', BASE, '--config', file, '-o', join(folder, 'x')])
+    expect(both.code).toBe(2)
+    const option = await run(['upcycle', '--config', file, '--granularity', '2', '-o', join(folder, 'x')])
+    expect(option).toMatchObject({ code: 2, stderr: expect.stringContaining('--granularity') })
+    await writeFile(file, 'merge_method: linear\nmodels: [{ model: ./x, parameters: { weight: 1 } }]\n')
+    const merge = await runJson(['upcycle', '--config', file, '-o', join(folder, 'x')])
+    expect(merge.json.error.problems).toMatchObject([
+      { code: 'bad-recipe', next: 'Give it to polygraft merge.' },
+    ])
   })
 
   it('finds paths beside the recipe', async () => {

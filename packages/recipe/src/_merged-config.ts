@@ -56,3 +56,14 @@ export function outputConfig(
     ...Object.fromEntries(ids.map((key) => [key, donor!.config[key]!])),
   }
 }
+
+/** All floats of `checkpoint` stored in `dtype`, and its config saying so. */
+export function inDType(checkpoint: Checkpoint, dtype: NonNullable<MergePlan['dtype']>): Checkpoint {
+  const tensors = [...checkpoint.tensors].map(([name, tensor]): [string, Tensor] => [
+    name,
+    isFloat(tensor.dtype) ? { ...tensor, dtype } : tensor,
+  ])
+  const name = DTYPE_NAMES[dtype]
+  const config = { ...checkpoint.config, dtype: name, torch_dtype: name }
+  return { ...checkpoint, config, tensors: new Map(tensors) }
+}

@@ -53,7 +53,7 @@ export const tokenizer = z.strictObject({
 /** Names of dtypes, as mergekit and transformers write them. */
 export const DTYPES = { float64: 'F64', float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const
 
-const dtype = z.preprocess(
+export const dtype = z.preprocess(
   (value) => (typeof value === 'string' ? value.replace(/^torch\./, '') : value),
   z.enum(Object.keys(DTYPES) as (keyof typeof DTYPES)[]),
 )

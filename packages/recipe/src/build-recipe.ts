@@ -7,9 +7,11 @@ import {
   throwIfAny,
 } from '@polygraft/tensor'
 import { adapted } from './_adapted.js'
+import type { MergeEnvironment } from './_merge-environment.js'
 import { placedAt } from './_placed.js'
 import type { ModelLocation, ModelReference } from './_references.js'
-import { buildMerge } from './build-merge.js'
+import { type BuiltMerge, buildMerge } from './build-merge.js'
+import { buildMixture } from './build-mixture.js'
 import { buildPipeline } from './build-pipeline.js'
 import type { Measuring } from './measuring.js'
 import type { Allowed, Recipe } from './parse-recipe.js'
@@ -38,13 +40,21 @@ export async function buildRecipe(recipe: Recipe, environment: RecipeEnvironment
   const { models, dropped } = await openModels(recipe, environment)
   const { force = false, measuring } = environment
   const given = { models, measuring, force, yaml: recipe.yaml }
-  const built =
-    recipe.dialect === 'polygraft'
-      ? await buildPipeline(recipe.steps, given)
-      : await buildMerge(recipe.plan, given)
+  const built = await buildDialect(recipe, given)
   return {
     warnings: [...recipe.warnings, ...built.warnings],
     checkpoint: withRecipe(built.checkpoint, recipe, dropped),
+  }
+}
+
+function buildDialect(recipe: Recipe, environment: MergeEnvironment): Promise<BuiltMerge> {
+  switch (recipe.dialect) {
+    case 'mergekit':
+      return buildMerge(recipe.plan, environment)
+    case 'mergekit-moe':
+      return buildMixture(recipe.plan, environment)
+    case 'polygraft':
+      return buildPipeline(recipe.steps, environment)
   }
 }
 

@@ -2,6 +2,7 @@ import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import type { z } from 'zod'
 import { describe, meant, schemaProblems } from './_issues.js'
 import { mergekitSchema } from './_mergekit-schema.js'
+import { mixtureSchema } from './_mixture-schema.js'
 import { pipelineSchema } from './_pipeline-schema.js'
 import { planFindings } from './_plan-problems.js'
 import { readerOf } from './_reader.js'
@@ -9,6 +10,7 @@ import type { ModelReference } from './_references.js'
 import { type Path, parseYaml, type YamlText } from './_yaml.js'
 import type { MergePlan } from './merge-plan.js'
 import { planMergekit } from './mergekit.js'
+import { type MixturePlan, planMixture } from './mixture.js'
 import { type PlannedStep, planPipeline } from './pipeline.js'
 
 /** What recipes of all dialects have in common. */
@@ -44,25 +46,34 @@ export interface PipelineRecipe extends AnyRecipe {
   readonly steps: readonly PlannedStep[]
 }
 
+/** A config of mergekit-moe. */
+export interface MixtureRecipe extends AnyRecipe {
+  readonly dialect: 'mergekit-moe'
+  readonly plan: MixturePlan
+}
+
 /** A recipe that was read and checked as far as that goes without its models. */
-export type Recipe = MergeRecipe | PipelineRecipe
+export type Recipe = MergeRecipe | MixtureRecipe | PipelineRecipe
 
 /** What tells the dialects apart. */
-const MARKS = { mergekit: ['merge_method'], polygraft: ['steps'] } as const
+const MARKS = { mergekit: ['merge_method'], 'mergekit-moe': ['experts'], polygraft: ['steps'] } as const
 
 /**
- * Reads a recipe: our own (`steps`) or mergekit's (`merge_method`).
+ * Reads a recipe: our own (`steps`), mergekit's (`merge_method`) or mergekit-moe's (`experts`).
  * @param file Named in problems.
  * @throws ModelError with everything that is wrong, each with line and column, what was expected, and the nearest valid word.
  */
 export function parseRecipe(text: string, file: string): Recipe {
   const yaml = parseYaml(text, file)
-  return dialectOf(yaml) === 'polygraft' ? parsePipeline(yaml) : parseMergekit(yaml)
+  return PARSERS[dialectOf(yaml)](yaml)
 }
+
+const PARSERS = { mergekit: parseMergekit, 'mergekit-moe': parseMixture, polygraft: parsePipeline } as const
 
 function dialectOf({ data, place }: YamlText): keyof typeof MARKS {
   const choices = Object.values(MARKS).flat()
-  const expected = 'steps (a recipe of ours), or merge_method (one of mergekit)'
+  const expected =
+    'steps (a recipe of ours), merge_method (one of mergekit), or experts (one of mergekit-moe)'
   if (typeof data !== 'object' || data === null || Array.isArray(data))
     throw new ModelError({
       code: 'bad-recipe',
@@ -96,6 +107,16 @@ function parseMergekit(written: YamlText): MergeRecipe {
   throwIfAny(findings.problems)
   const { warnings } = findings
   return { dialect: 'mergekit', yaml, plan, models, places, allow: recipe.allow ?? [], warnings }
+}
+
+function parseMixture(written: YamlText): MixtureRecipe {
+  const yaml = { ...written, data: withoutNulls(written.data) }
+  const recipe = checked(mixtureSchema, yaml)
+  const reader = readerOf(yaml)
+  const plan = planMixture(recipe, reader)
+  throwIfAny(reader.problems)
+  const { models, places } = reader
+  return { dialect: 'mergekit-moe', yaml, plan, models, places, allow: recipe.allow ?? [], warnings: [] }
 }
 
 function parsePipeline(yaml: YamlText): PipelineRecipe {

@@ -1,13 +1,7 @@
-import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
-import { dirname, isAbsolute, join } from 'node:path'
-import type { ModelLocation, Recipe } from '@polygraft/recipe'
-import { ModelError } from '@polygraft/tensor'
 import type { Command } from 'commander'
-import { localPaths, openCheckpoint } from '../open.js'
-import { untilCancelled } from '../signals.js'
-import { createTerminal, type Terminal } from '../terminal.js'
-import { runJob, type WriteArguments } from '../write.js'
+import { openRecipe, runRecipe } from '../recipe.js'
+import { createTerminal } from '../terminal.js'
+import type { WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
 
 interface Arguments extends WriteArguments {
@@ -21,7 +15,10 @@ export function addMerge(program: Command): void {
     .description(
       'Do what a recipe says: ours, of several steps, or one of mergekit. Paths in it are relative to its own folder.',
     )
-    .argument('<recipe>', "a YAML file: our own form (steps: ...) or mergekit's (merge_method: ...)")
+    .argument(
+      '<recipe>',
+      "a YAML file: our own form (steps: ...) mergekit's (merge_method: ...), or mergekit-moe's (experts: ...)",
+    )
   addExample(
     addJson(addWriteOptions(command)),
     'polygraft merge ties.yml -o ./merged',
@@ -32,62 +29,5 @@ export function addMerge(program: Command): void {
 
 async function run(path: string, args: Arguments): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
-  // Its parser and schemas take a while to load, which other commands need not wait for.
-  const { parseRecipe } = await import('@polygraft/recipe')
-  const recipe = parseRecipe(await readRecipe(path), path)
-  const built = await build(terminal, recipe, path, args)
-  await runJob(
-    terminal,
-    {
-      label: 'merge',
-      inputs: localPaths([path, ...locationsOf(recipe, path)]),
-      problems: [],
-      warnings: built.warnings,
-      build: () => built.checkpoint,
-    },
-    args,
-  )
-}
-
-async function readRecipe(path: string): Promise<string> {
-  return readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new ModelError(
-      { code: 'missing-file', message: 'The recipe cannot be read', file: path },
-      { cause },
-    )
-  })
-}
-
-/** A dry run reads no weights; otherwise what the method must see is measured first. */
-async function build(terminal: Terminal, recipe: Recipe, path: string, args: Arguments) {
-  const { buildRecipe, dryMeasuring, engineMeasuring } = await import('@polygraft/recipe')
-  const meter = terminal.progress('measure')
-  try {
-    return await untilCancelled((signal) => {
-      const onProgress = ({ bytesDone, bytesTotal }: { bytesDone: number; bytesTotal: number }) =>
-        meter.update(bytesDone, bytesTotal)
-      const threads = args.threads === undefined ? {} : { threads: args.threads }
-      return buildRecipe(recipe, {
-        open: (location) => openCheckpoint(locate(location, path)),
-        measuring: args.dryRun ? dryMeasuring : engineMeasuring({ signal, onProgress, ...threads }),
-        force: args.force ?? false,
-      })
-    })
-  } finally {
-    meter.done()
-  }
-}
-
-function locationsOf({ models }: Recipe, path: string): string[] {
-  return [...models.values()].flatMap(({ model, lora }) =>
-    [model, ...(lora ? [lora] : [])].map((each) => locate(each, path)),
-  )
-}
-
-/** Where a recipe's model lies: beside the recipe, or else on the Hub, if it is named as models there are. */
-function locate({ path, revision }: ModelLocation, recipe: string): string {
-  if (/^(https?:|hf:)/.test(path)) return path
-  const local = isAbsolute(path) ? path : join(dirname(recipe), path)
-  if (existsSync(local) || !/^\w[\w.-]*\/\w[\w.-]*$/.test(path)) return local
-  return revision === undefined ? `hf:${path}` : `hf:${path}@${revision}`
+  await runRecipe(terminal, 'merge', await openRecipe(path), path, args)
 }

@@ -1,5 +1,5 @@
 import { measureStatistics } from '@polygraft/engine'
-import { type Checkpoint, mergeSources } from '@polygraft/tensor'
+import { type Checkpoint, ModelError, mergeSources } from '@polygraft/tensor'
 import {
   dropTargets,
   type ExpertInit,
@@ -11,6 +11,7 @@ import {
 import { type Command, Option } from 'commander'
 import { parseIndices, parseList, parsePlaced, parseReal, parseWhole } from '../arguments.js'
 import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
+import { openRecipe, runRecipe } from '../recipe.js'
 import { createTerminal, type Terminal } from '../terminal.js'
 import { measureWith, runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions } from './_options.js'
@@ -19,6 +20,7 @@ import { addExample, addJson, addWriteOptions } from './_options.js'
 const MAX_EXPERTS = 65536
 
 interface Arguments extends WriteArguments {
+  readonly config?: string
   readonly experts?: number
   readonly topK?: number
   readonly target: NonNullable<UpcycleOptions['target']>
@@ -43,7 +45,7 @@ export function addUpcycle(program: Command): void {
     .description(
       'Turn a dense checkpoint into a mixture of experts: each FFN becomes E copies, each layer gets a router.',
     )
-    .argument('<base>', CHECKPOINT_HELP)
+    .argument('[base]', CHECKPOINT_HELP)
     .addOption(
       new Option('--experts <n>', 'experts per layer (default: 1 + the number of languages)').argParser(
         parseWhole(1, MAX_EXPERTS),
@@ -73,12 +75,14 @@ export function addUpcycle(program: Command): void {
     .addOption(new Option('--seed <n>', 'seed of routers and noise').argParser(parseWhole(0)).default(0))
     .option('--no-norm-topk-prob', 'gate without renormalisation (qwen targets; no longer equal to the base)')
   addKindsOfExperts(command)
+  addConfig(command)
   addExample(
     addJson(addWriteOptions(command)),
     'polygraft upcycle ./base -o ./moe --languages el,hu,tr --seed 0',
     'polygraft upcycle ./base -o ./moe --experts 8 --granularity 4 --target qwen2_moe --shared-expert --dense-layers 0,30-31',
     'polygraft upcycle ./base -o ./moe --experts 8 --drop 0.5',
     'polygraft upcycle ./base -o ./moe --languages el,hu --expert-from 1=./base-el --expert-from 2=./base-hu --others mean',
+    'polygraft upcycle --config moe.yml -o ./moe',
   )
   command.action(run)
 }
@@ -121,8 +125,45 @@ function addKindsOfExperts(command: Command): void {
     )
 }
 
-async function run(location: string, args: Arguments, command: Command): Promise<void> {
+/** A config says all that the other options would. */
+function addConfig(command: Command): void {
+  const others = command.options.map((option) => option.attributeName())
+  command.addOption(
+    new Option(
+      '--config <file>',
+      'a config of mergekit-moe, in place of <base> and all of these options',
+    ).conflicts(others),
+  )
+}
+
+async function runConfig(path: string, terminal: Terminal, args: Arguments): Promise<void> {
+  const recipe = await openRecipe(path)
+  if (recipe.dialect !== 'mergekit-moe')
+    throw new ModelError({
+      code: 'bad-recipe',
+      message: 'This is no config of mergekit-moe',
+      file: path,
+      expected: 'base_model and experts',
+      received: `a recipe for polygraft merge (${recipe.dialect})`,
+      next: 'Give it to polygraft merge.',
+    })
+  await runRecipe(terminal, 'upcycle', recipe, path, args)
+}
+
+async function run(location: string | undefined, args: Arguments, command: Command): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
+  if ((location === undefined) === (args.config === undefined))
+    command.error('error: give either <base> or --config <file>', { exitCode: 2 })
+  if (location === undefined) await runConfig(args.config!, terminal, args)
+  else await runOptions(location, terminal, args, command)
+}
+
+async function runOptions(
+  location: string,
+  terminal: Terminal,
+  args: Arguments,
+  command: Command,
+): Promise<void> {
   if (args.experts === undefined && args.languages === undefined)
     command.error('error: give --experts <n> or --languages <list>', { exitCode: 2 })
   const { base, expertsFrom } = await openModels(location, args.expertFrom ?? new Map())
