@@ -1,4 +1,4 @@
-// Writes the JSON Schema of recipes into @polygraft/recipe: npx tsx tools/recipe-schema.ts
+// Writes the JSON Schema of recipes into @polygraft/recipe: npx tsx tools/recipe-schema.ts && npx biome check --write packages/recipe
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'

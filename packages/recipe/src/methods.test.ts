@@ -29,6 +29,7 @@ const CASES: readonly [
     { tie: 'positive', normalize: false },
     { weight: 1, density: 0.5, gamma: 0.1 },
   ],
+  ['dare_linear', 'weight: 1, density: 0.5, seed: 3', 'bc', { seed: 3 }, { weight: 1, density: 0.5 }],
   ['sce', 'select_topk: 0.5', 'bc', { selectTopk: 0.5, tie: 'positive', leastEnergy: 1e-6 }],
   ['model_stock', 'filter_wise: true', 'bc', { grain: 'rows' }],
   ['nearswap', 't: 0.1', 'b', { t: 0.1 }],

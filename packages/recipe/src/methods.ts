@@ -73,6 +73,14 @@ const epsilon = number(
   },
 )
 
+const seed: ParameterRule = {
+  scope: 'merge',
+  type: 'whole',
+  least: 0,
+  default: 0,
+  about: 'Decides what is dropped.',
+}
+
 const ofVectors = (about: string, parameters: Readonly<Record<string, ParameterRule>>): MethodRule => ({
   base: 'required',
   least: 1,
@@ -129,8 +137,14 @@ export const METHODS: Readonly<Record<string, MethodRule>> = {
   },
   task_arithmetic: ofVectors('Sum of task vectors (arXiv:2212.04089).', vectors(false, false)),
   ties: ofVectors('Trim, elect signs, mean of those that agree (arXiv:2306.01708).', vectors(true, false)),
-  dare_linear: ofVectors('Drop at random and rescale, then sum (arXiv:2311.03099).', vectors(false, true)),
-  dare_ties: ofVectors('Drop at random and rescale, then elect (arXiv:2311.03099).', vectors(false, true)),
+  dare_linear: ofVectors('Drop at random and rescale, then sum (arXiv:2311.03099).', {
+    ...vectors(false, true),
+    seed,
+  }),
+  dare_ties: ofVectors('Drop at random and rescale, then elect (arXiv:2311.03099).', {
+    ...vectors(false, true),
+    seed,
+  }),
   breadcrumbs: ofVectors('Drop the largest and the smallest, then sum (arXiv:2312.06795).', {
     ...vectors(false, false),
     gamma,
