@@ -13,6 +13,7 @@ import { type GraftOptions, graft, graftProblems, graftWarnings } from '@polygra
 import { type Checkpoint, mergeSources, pipe, throwIfAny } from '@polygraft/tensor'
 import {
   dropTargets,
+  expand,
   type UpcycleOptions,
   upcycle,
   upcycleProblems,
@@ -49,6 +50,9 @@ const BUILDERS: { readonly [Op in Body['op']]: (body: BodyOf<Op>, context: Conte
   {
     merge: ({ plan }, { environment }) => buildMerge(plan, environment),
     upcycle: buildUpcycle,
+    async expand({ blocks }, { input }) {
+      return plain(pipe(input('model'), expand({ blocks })))
+    },
     graft: buildGraft,
     async delta({ scale }, { input, environment }) {
       const pair = { base: input('base'), post: input('post') }

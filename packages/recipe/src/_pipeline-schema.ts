@@ -62,6 +62,13 @@ const upcycle = z.strictObject({
   normTopkProb: z.boolean().optional(),
 })
 
+const expand = z.strictObject({
+  ...step,
+  op: z.literal('expand'),
+  model: reference,
+  blocks: z.int().describe('Layers to insert, which add nothing until they are trained.'),
+})
+
 const graft = z.strictObject({
   ...step,
   op: z.literal('graft'),
@@ -144,6 +151,7 @@ const merge = z.strictObject({
 
 const anyStep = z.discriminatedUnion('op', [
   upcycle,
+  expand,
   graft,
   merge,
   delta,

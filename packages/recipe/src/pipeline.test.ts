@@ -5,7 +5,7 @@ import { measureLowRank, measureStatistics } from '@polygraft/engine'
 import { graft } from '@polygraft/graft'
 import { buildRecipe, dryMeasuring, engineMeasuring, parseRecipe, recipeSchema } from '@polygraft/recipe'
 import { type Checkpoint, ModelError, mergeSources, pipe } from '@polygraft/tensor'
-import { dropTargets, upcycle } from '@polygraft/upcycle'
+import { dropTargets, expand, upcycle } from '@polygraft/upcycle'
 import { describe, expect, it } from 'vitest'
 import { contentOf, store, tinyModel } from '../test/models.js'
 
@@ -134,6 +134,22 @@ steps:
     const moe = await store(pipe(base, upcycle({ ...options, expertInit: { ...drop, statistics } })))
     const delta = await store(createDelta({ base, post }))
     expect(await contentOf(checkpoint)).toEqual(await contentOf(pipe(moe, graft({ delta }))))
+  })
+
+  it('insert layers, and graft onto them', async () => {
+    const models = await threeModels()
+    const { checkpoint } = await build(
+      `
+steps:
+  - { id: deep, op: expand, model: ./base, blocks: 1 }
+  - { id: out, op: graft, model: deep, base: ./base, post: ./post }
+`,
+      models,
+    )
+    const pair = { base: models['./base']!, post: models['./post']! }
+    const deep = await store(pipe(pair.base, expand({ blocks: 1 })))
+    expect(checkpoint.config.num_hidden_layers).toBe(4)
+    expect(await contentOf(checkpoint)).toEqual(await contentOf(pipe(deep, graft(pair))))
   })
 
   it('say of which step a problem is that only the models show', async () => {
