@@ -29,12 +29,12 @@ const CASES: readonly [
     { tie: 'positive', normalize: false },
     { weight: 1, density: 0.5, gamma: 0.1 },
   ],
-  ['dare_linear', 'weight: 1, density: 0.5, seed: 3', 'bc', { seed: 3 }, { weight: 1, density: 0.5 }],
   ['sce', 'select_topk: 0.5', 'bc', { selectTopk: 0.5, tie: 'positive', leastEnergy: 1e-6 }],
   ['model_stock', 'filter_wise: true', 'bc', { grain: 'rows' }],
   ['nearswap', 't: 0.1', 'b', { t: 0.1 }],
   ['ram', 'epsilon: 0.5', 'bc', { epsilon: 0.5 }],
   ['ramplus_tl', 'epsilon: 0.5, r: 0.2', 'bc', { epsilon: 0.5, r: 0.2 }],
+  ['dare_linear', 'weight: 1, density: 0.5, seed: 3', 'bc', { seed: 3 }, { weight: 1, density: 0.5 }],
   ['passthrough', 'scale: 0.5', 'b', {}, { scale: 0.5 }],
 ]
 
