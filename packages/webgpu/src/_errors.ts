@@ -17,7 +17,7 @@ export function deviceLost(reason: string, message: string): ModelError {
 export function deviceError(error: { readonly message: string }): ModelError {
   const outOfMemory = error.constructor.name === 'GPUOutOfMemoryError'
   return new ModelError({
-    code: outOfMemory ? 'out-of-gpu-memory' : 'gpu-error',
+    code: outOfMemory ? 'out-of-memory' : 'gpu-error',
     message: outOfMemory ? 'The GPU has not enough memory' : 'The GPU refused a command',
     received: error.message,
     ...(outOfMemory ? { next: 'Take a smaller model, a shorter context, or --device cpu.' } : {}),

@@ -49,7 +49,7 @@ export interface Gpu {
   run(dispatches: readonly Dispatch[]): void
   /**
    * The bytes [begin, begin + bytes), once all that was queued has run.
-   * @throws ModelError 'device-lost'; 'gpu-error' or 'out-of-gpu-memory' when anything before it was refused.
+   * @throws ModelError 'device-lost'; 'gpu-error' or 'out-of-memory' when anything before it was refused.
    */
   read(buffer: GpuBuffer, begin?: number, bytes?: number): Promise<Uint8Array<ArrayBuffer>>
   /** Gives back the device with everything on it. */

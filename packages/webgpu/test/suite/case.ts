@@ -39,3 +39,19 @@ export function checkSame(actual: ArrayLike<number>, expected: ArrayLike<number>
   for (let i = 0; i < expected.length; i++)
     check(Object.is(actual[i], expected[i]), `${what}[${i}]: ${actual[i]}, expected ${expected[i]}`)
 }
+
+/** |actual - expected| <= tolerance * scale, for every element; NaN is never close. */
+export function checkClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what: string,
+  scale: (i: number) => number = (i) => Math.max(1, Math.abs(expected[i]!)),
+): void {
+  check(actual.length === expected.length, `${what}: length ${actual.length}, expected ${expected.length}`)
+  for (let i = 0; i < expected.length; i++) {
+    const bound = tolerance * scale(i)
+    const off = Math.abs(actual[i]! - expected[i]!)
+    check(off <= bound, `${what}[${i}]: ${actual[i]}, expected ${expected[i]} within ${bound}`)
+  }
+}

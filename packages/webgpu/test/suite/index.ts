@@ -1,8 +1,9 @@
 import type { Gpu } from '@polygraft/webgpu'
 import type { Case } from './case.js'
+import { DECODER_CASES } from './decoder.js'
 import { TILE_CASES } from './tiles.js'
 
-const SUITE: readonly Case[] = [...TILE_CASES]
+const SUITE: readonly Case[] = [...TILE_CASES, ...DECODER_CASES]
 
 /** How one case went. */
 export interface Outcome {
