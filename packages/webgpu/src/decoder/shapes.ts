@@ -48,7 +48,7 @@ export interface GpuCache {
   readonly layers: readonly { readonly keys: GpuBuffer; readonly values: GpuBuffer }[]
 }
 
-export interface GpuSpan {
+interface GpuSpan {
   readonly cache: GpuCache
   readonly begin: number
   readonly count: number
