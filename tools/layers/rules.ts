@@ -56,8 +56,10 @@ function importProblems(pkg: Package, file: SourceFile, packages: readonly Packa
 function relativeProblem(pkg: Package, file: SourceFile, name: string, isTest: boolean) {
   const target = resolve(file, name)
   if (target.startsWith('..')) return 'leaves its package'
-  if (!/\.(js|json)$/.test(name)) return 'relative imports end in .js'
-  if (!pkg.files.some(({ path }) => path === target) && !name.endsWith('.json')) return 'no such file'
+  if (!/\.(js|json|css)$/.test(name)) return 'relative imports end in .js'
+  if (name.endsWith('.css')) return undefined
+  const isThere = pkg.files.some(({ path }) => path === target || path === `${target}x`)
+  if (!isThere && !name.endsWith('.json')) return 'no such file'
   if (!isTest && posix.basename(target) === 'index.ts') return 'a package does not import its own index.ts'
   return undefined
 }

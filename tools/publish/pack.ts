@@ -25,7 +25,7 @@ export interface Packed {
  */
 export async function installPacked(): Promise<{ folder: string; packages: readonly Packed[] }> {
   const folder = mkdtempSync(join(tmpdir(), 'polygraft-packed-'))
-  const filters = ['--filter', './packages/*', '--filter', './apps/*']
+  const filters = ['--filter', './packages/*', '--filter', './apps/cli']
   const args = ['-r', ...filters, 'exec', 'pnpm', 'pack', '--pack-destination', folder]
   const { code, log } = await pnpm(args, { cwd: ROOT, onOutput: () => {} })
   if (code !== 0) throw new Error(log)

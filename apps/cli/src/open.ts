@@ -1,8 +1,6 @@
 import { type Checkpoint, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
-import { openUrl } from '@polygraft/tensor-io'
+import { hubUrl, openUrl } from '@polygraft/tensor-io'
 import { openPath } from '@polygraft/tensor-io/node'
-
-const HUB = 'https://huggingface.co'
 
 /** How a checkpoint may be named on the command line, for help texts. */
 export const CHECKPOINT_HELP = 'a folder, a .safetensors file, an https: URL or hf:org/name[@revision]'
@@ -14,7 +12,8 @@ export const CHECKPOINT_HELP = 'a folder, a .safetensors file, an https: URL or 
 export async function openCheckpoint(location: string): Promise<Checkpoint> {
   try {
     if (/^https?:\/\//.test(location)) return await openUrl(location)
-    if (location.startsWith('hf:')) return await openUrl(hubUrl(location), { headers: hubHeaders() })
+    if (location.startsWith('hf:'))
+      return await openUrl(hubUrl(location, process.env.HF_ENDPOINT), { headers: hubHeaders() })
     return await openPath(location)
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
@@ -81,17 +80,4 @@ export function localPaths(locations: readonly (string | undefined)[]): string[]
 function hubHeaders(): Record<string, string> {
   const token = process.env.HF_TOKEN
   return token ? { authorization: `Bearer ${token}` } : {}
-}
-
-/** `hf:org/name@rev` as the address under which the Hub serves single files. HF_ENDPOINT names a mirror. */
-export function hubUrl(location: string, endpoint = process.env.HF_ENDPOINT ?? HUB): string {
-  const match = /^hf:(\w[\w.-]*\/\w[\w.-]*)(?:@(\w[\w./-]*))?$/.exec(location)
-  if (!match)
-    throw new ModelError({
-      code: 'bad-location',
-      message: 'Not a model on the Hub',
-      expected: 'hf:org/name or hf:org/name@revision',
-      received: location,
-    })
-  return `${endpoint.replace(/\/$/, '')}/${match[1]}/resolve/${encodeURIComponent(match[2] ?? 'main')}/`
 }

@@ -1,7 +1,7 @@
+import { hubUrl } from '@polygraft/tensor-io'
 import { describe, expect, it } from 'vitest'
 import { parseBytes, parseIndexed, parseList, parseReal, parseWhole } from '../src/arguments.js'
 import { formatBytes, formatCount, formatNumber, formatShare, formatTable, plural } from '../src/format.js'
-import { hubUrl } from '../src/open.js'
 import { BASE, CPT, INSTRUCT, run, runJson } from './support.js'
 
 describe('parsers', () => {

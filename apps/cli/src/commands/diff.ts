@@ -1,5 +1,14 @@
 import { roleOf } from '@polygraft/architectures'
-import { type DiffLine, type DiffReport, type DiffRow, diffReport } from '@polygraft/delta'
+import {
+  type DiffLine,
+  type DiffReport,
+  type DiffRow,
+  diffReport,
+  familyOrNone,
+  type Pair,
+  type Pairs,
+  pairTensors,
+} from '@polygraft/delta'
 import { measureMoments } from '@polygraft/engine'
 import { byteSize, type Checkpoint, formatProblem, mergeSources, numel } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
@@ -9,7 +18,6 @@ import { CHECKPOINT_HELP, openCheckpoints } from '../open.js'
 import { createTerminal, type Terminal } from '../terminal.js'
 import { threadsFor } from '../write.js'
 import { addExample, addJson, threadsOption } from './_options.js'
-import { familyOrNone, type Pair, type Pairs, pairTensors } from './_pair-tensors.js'
 
 const WARNINGS_SHOWN = 5
 

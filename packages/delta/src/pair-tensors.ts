@@ -1,13 +1,5 @@
 import { type Family, familyOf } from '@polygraft/architectures'
 import {
-  alignVocabularies,
-  gatherRows,
-  isVocabularyTensor,
-  type RowAlignment,
-  readVocabularies,
-  vocabularyRows,
-} from '@polygraft/delta'
-import {
   type Checkpoint,
   isFloat,
   ModelError,
@@ -16,6 +8,11 @@ import {
   type Tensor,
   throwIfAny,
 } from '@polygraft/tensor'
+import { alignVocabularies, type RowAlignment } from './align-vocabularies.js'
+import { gatherRows } from './assemble-rows.js'
+import { vocabularyRows } from './create-delta.js'
+import { isVocabularyTensor } from './effective-tensors.js'
+import { readVocabularies } from './vocabulary.js'
 
 /** Two tensors of one name and shape whose elements belong together. */
 export interface Pair {

@@ -1,0 +1,273 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+import type { Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { polygraft, trioPath } from './cli.js'
+import { serve } from './server.js'
+import { openSite, openTrio, type Site, type Visit } from './site.js'
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const PICTURES = fileURLToPath(new URL('../../../docs/web/', import.meta.url))
+
+let site: Site
+const folder = mkdtempSync(join(tmpdir(), 'polygraft-web-'))
+
+beforeAll(async () => {
+  site = await openSite()
+})
+afterAll(async () => {
+  await site.close()
+  rmSync(folder, { recursive: true })
+})
+
+/** Goes through a visit; nothing may be complained of, and nobody else asked. */
+async function visit(walk: (visit: Visit) => Promise<void>, options?: Parameters<Site['newPage']>[0]) {
+  const visited = await site.newPage(options)
+  try {
+    await walk(visited)
+    expect(visited.complaints).toEqual([])
+    expect(visited.requests.filter((url) => !url.startsWith(site.url) && !url.startsWith('blob:'))).toEqual(
+      [],
+    )
+  } finally {
+    await visited.context.close()
+  }
+}
+
+const goTo = (page: Page, name: string) => page.getByRole('link', { name, exact: true }).click()
+
+describe('a first visit', () => {
+  it('shows a model with one click, layer by layer, and the values of a tensor', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openTrio(visited)
+      await page.getByText('MixtralForCausalLM').waitFor()
+      expect(await page.locator('.architecture .block.expert').count()).toBe(12)
+      await page.getByRole('searchbox').fill('layers.2 experts.1.w1')
+      await page.getByText('1 of 67').waitFor()
+      await page.getByRole('button', { name: 'model.layers.2.block_sparse_moe.experts.1.w1.weight' }).click()
+      await page.locator('canvas.heat').waitFor()
+      expect(await page.locator('svg.histogram rect').count()).toBe(60)
+    }))
+
+  it('loads at most 100 kB of scripts, gzipped, before anything is opened', async () => {
+    const { context, requests } = await site.newPage()
+    await context.close()
+    const scripts = requests.filter((url) => url.endsWith('.js') && !url.endsWith('sw.js'))
+    const dist = fileURLToPath(new URL('../dist/', import.meta.url))
+    const fetched = new Set(scripts.map((url) => new URL(url).pathname))
+    const first = [...fetched].filter((path) => /\/index-[^/]*\.js$/.test(path))
+    expect(first).toHaveLength(1)
+    expect(gzipSync(readFileSync(join(dist, first[0]!))).length).toBeLessThan(100_000)
+  })
+
+  it('works offline the next time', () =>
+    visit(async (visited) => {
+      const { page, context } = visited
+      await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined))
+      await context.setOffline(true)
+      await page.reload()
+      await openTrio(visited)
+    }))
+
+  it.each([
+    ['zh-CN', 'zh', '打开微型三件套'],
+    ['es-MX', 'es', 'Abrir el trío diminuto'],
+    ['fr-FR', 'en', 'Open the tiny trio'],
+  ])('speaks what the browser asks for: %s', (locale, lang, button) =>
+    visit(
+      async ({ page }) => {
+        await page.getByRole('button', { name: button }).waitFor()
+        expect(await page.locator('html').getAttribute('lang')).toBe(lang)
+      },
+      { locale },
+    ),
+  )
+})
+
+describe('compare', () => {
+  it('has the numbers of polygraft diff --json', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openTrio(visited)
+      await goTo(page, 'Compare')
+      await page.getByRole('button', { name: 'Compare' }).click()
+      const download = page.waitForEvent('download')
+      await page.getByRole('button', { name: 'Save as JSON' }).click()
+      const path = join(folder, 'diff.json')
+      await (await download).saveAs(path)
+      const { base: _, post: __, ...shown } = JSON.parse(readFileSync(path, 'utf8'))
+      const { base: ___, post: ____, ...wanted } = polygraft('diff', trioPath('base'), trioPath('instruct'))
+      expect(shown).toEqual(wanted)
+      expect(await page.locator('.map tbody tr').count()).toBe(5)
+    }))
+})
+
+describe('build', () => {
+  it('writes the shards that polygraft graft writes, and opens them', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openTrio(visited)
+      await goTo(page, 'Build')
+      await page.getByText('No problems found.').waitFor()
+      await page.getByRole('button', { name: 'Write into this browser' }).click()
+      const written = await digests(page)
+      const out = join(folder, 'grafted')
+      const sources = ['--base', trioPath('base'), '--post', trioPath('instruct')]
+      const { shards } = polygraft('graft', trioPath('cpt'), '-o', out, ...sources)
+      expect(written).toEqual(shards.map(({ sha256 }: { sha256: string }) => sha256))
+      await page.getByRole('button', { name: 'Open the result' }).click()
+      await page.getByText('upcycle → train → graft').waitFor()
+    }))
+
+  it('upcycles a base and grafts in one step as two commands do, with factors', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openTrio(visited)
+      await goTo(page, 'Build')
+      await page.getByLabel('Trained mixture (CPT)').selectOption('')
+      await page.getByLabel('New languages').fill('c, d')
+      await page.getByLabel('New languages').blur()
+      await page.getByLabel('factor of expert d').fill('0.5')
+      await page.getByText('--expert-lambda 2=0.5').waitFor()
+      await page.getByRole('button', { name: 'Write into this browser' }).click()
+      const written = await digests(page)
+      const moe = join(folder, 'moe')
+      const out = join(folder, 'moe-grafted')
+      polygraft('upcycle', trioPath('base'), '-o', moe, '--languages', 'c,d')
+      const sources = ['--base', trioPath('base'), '--post', trioPath('instruct'), '--expert-lambda', '2=0.5']
+      const { shards } = polygraft('graft', moe, '-o', out, ...sources)
+      expect(written).toEqual(shards.map(({ sha256 }: { sha256: string }) => sha256))
+    }))
+
+  it('says what speaks against a recipe', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openTrio(visited)
+      await goTo(page, 'Build')
+      await page.getByLabel('Post-trained').selectOption('')
+      await page.getByLabel('New languages').fill('original')
+      await page.getByLabel('New languages').blur()
+      await page.getByRole('alert').waitFor()
+      expect(await page.getByRole('button', { name: 'Write into this browser' }).isDisabled()).toBe(true)
+    }))
+})
+
+/** SHA-256 of what was written, as the page shows them. */
+async function digests(page: Page): Promise<string[]> {
+  await page.locator('.digests code').first().waitFor()
+  return page.locator('.digests code').allTextContents()
+}
+
+describe('from elsewhere', () => {
+  it('opens files from the disk', () =>
+    visit(async ({ page }) => {
+      // What browsers without pickers of their own get, which scripts can fill.
+      await page.addInitScript(() => Reflect.deleteProperty(globalThis, 'showOpenFilePicker'))
+      await page.reload()
+      const choosing = page.waitForEvent('filechooser')
+      await page.getByRole('button', { name: 'Pick files' }).click()
+      const files = readdirSync(trioPath('instruct')).map((name) => join(trioPath('instruct'), name))
+      await (await choosing).setFiles(files)
+      await page.getByText('LlamaForCausalLM').waitFor()
+    }))
+
+  it('opens 4 GB behind a URL and reads less than 2 MB of it', async () => {
+    const remote = await serve(sparse(4 * 2 ** 30))
+    const { page, context } = await site.newPage()
+    try {
+      await page.getByLabel('https: URL').fill(`${remote.url}/model.safetensors`)
+      await page.getByRole('button', { name: 'Open', exact: true }).click()
+      await page.getByText('1000 of 1000').or(page.getByText('1,000 of 1,000')).waitFor()
+      expect(remote.sent.bytes).toBeLessThan(2e6)
+      // A tensor of 4 MB is looked at; the rows in the page are few.
+      expect(await page.locator('.tensors tbody tr').count()).toBeLessThan(40)
+      await page.getByRole('button', { name: 't.0001', exact: true }).click()
+      await page.locator('canvas.heat').waitFor()
+      expect(remote.sent.bytes).toBeLessThan(8e6)
+    } finally {
+      await context.close()
+      await remote.close()
+    }
+  })
+
+  it('says what a server must send that pages may not read, and goes on', async () => {
+    const remote = await serve(sparse(2 ** 20), false)
+    const visited = await site.newPage()
+    try {
+      await visited.page.getByLabel('https: URL').fill(`${remote.url}/model.safetensors`)
+      await visited.page.getByRole('button', { name: 'Open', exact: true }).click()
+      await visited.page.getByText('Access-Control-Allow-Origin').waitFor()
+      await openTrio(visited)
+    } finally {
+      await visited.context.close()
+      await remote.close()
+    }
+  })
+})
+
+/** A checkpoint of 1,000 F32 tensors whose data are zeros that nobody stores. */
+function sparse(bytes: number) {
+  const each = Math.floor(bytes / 1000 / 4096) * 4096
+  const described = Object.fromEntries(
+    Array.from({ length: 1000 }, (_, i) => [
+      `t.${String(i).padStart(4, '0')}`,
+      { dtype: 'F32', shape: [each / 4096, 1024], data_offsets: [i * each, (i + 1) * each] },
+    ]),
+  )
+  const text = JSON.stringify(described)
+  const json = Buffer.from(text + ' '.repeat((8 - (text.length % 8)) % 8))
+  const length = Buffer.alloc(8)
+  length.writeBigUInt64LE(BigInt(json.length))
+  const head = Buffer.concat([length, json])
+  return new Map([['model.safetensors', { size: head.length + 1000 * each, head }]])
+}
+
+describe.each(['light', 'dark'] as const)('in %s', (scheme) => {
+  it('has nothing that axe finds, fits 360 pixels, and looks like the pictures', () =>
+    visit(
+      async (visited) => {
+        const { page } = visited
+        await check(page, `open-${scheme}`)
+        await openTrio(visited)
+        await page.getByRole('button', { name: 'model.embed_tokens.weight' }).click()
+        await page.locator('canvas.heat').waitFor()
+        await check(page, `inspect-${scheme}`)
+        await goTo(page, 'Compare')
+        await page.getByRole('button', { name: 'Compare' }).click()
+        await page.locator('.map').waitFor()
+        await check(page, `compare-${scheme}`)
+        await goTo(page, 'Build')
+        await page.getByText('No problems found.').waitFor()
+        await page.getByRole('button', { name: 'Write into this browser' }).click()
+        await page.locator('.digests code').first().waitFor()
+        await check(page, `build-${scheme}`)
+      },
+      { colorScheme: scheme, viewport: { width: 1200, height: 800 } },
+    ))
+})
+
+/** Axe, at both widths; with PICTURES=1 the picture in docs/ is taken again. */
+async function check(page: Page, name: string): Promise<void> {
+  if (process.env.PICTURES) await page.screenshot({ path: `${PICTURES}${name}.png`, fullPage: false })
+  for (const width of [1200, 360]) {
+    await page.setViewportSize({ width, height: 800 })
+    // Page scripts are forbidden where they are not the site's; what the browser itself evaluates is not.
+    await page.evaluate(AXE)
+    const violations = await page.evaluate(async () => {
+      const { axe } = globalThis as unknown as {
+        axe: { run(): Promise<{ violations: { id: string; nodes: { html: string }[] }[] }> }
+      }
+      const found = await axe.run()
+      return found.violations.map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`)
+    })
+    expect(violations, `${name} at ${width}`).toEqual([])
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+    expect(overflow, `${name} at ${width}`).toBeLessThanOrEqual(0)
+  }
+  await page.setViewportSize({ width: 1200, height: 800 })
+}

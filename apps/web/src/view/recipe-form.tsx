@@ -1,0 +1,103 @@
+import { models } from '../state/models.js'
+import { chosen } from '../state/recipe.js'
+import { text } from '../state/settings.js'
+import type { Recipe } from '../worker/api.js'
+import { number } from './format.js'
+import { parseLanguages } from './parse-languages.js'
+import { ModelChoice } from './parts.js'
+
+const MAX_LAMBDA = 2
+
+/** What is to be built. */
+export function RecipeForm({ recipe }: { recipe: Recipe }) {
+  const { base, post, cpt, languages, lambda, expertLambda } = recipe
+  const choose = (part: Partial<Recipe> | { post: undefined } | { cpt: undefined }) => {
+    chosen.value = { ...chosen.value, ...part } as Partial<Recipe>
+  }
+  const isMixture = (key: string) => models.value.get(key)?.numExperts !== undefined
+  const isDense = (key: string) => !isMixture(key)
+  const labels = expertsOf(recipe)
+  return (
+    <form class="card" onSubmit={(event) => event.preventDefault()}>
+      <ModelChoice
+        label={text.value.base}
+        value={base}
+        isFitting={isDense}
+        onChange={(key) => choose({ base: key })}
+      />
+      <ModelChoice
+        label={text.value.post}
+        value={post ?? ''}
+        empty={text.value.none}
+        isFitting={isDense}
+        onChange={(key) => choose({ post: key || undefined } as Partial<Recipe>)}
+      />
+      {post !== undefined && (
+        <ModelChoice
+          label={text.value.cpt}
+          value={cpt ?? ''}
+          empty={text.value.upcycleBase}
+          isFitting={isMixture}
+          onChange={(key) => choose({ cpt: key || undefined } as Partial<Recipe>)}
+        />
+      )}
+      {cpt === undefined && (
+        <label class="field">
+          <span>{text.value.languages}</span>
+          <input
+            type="text"
+            value={languages.join(', ')}
+            aria-describedby="languages-hint"
+            onChange={(event) => choose({ languages: parseLanguages(event.currentTarget.value) })}
+          />
+          <span id="languages-hint">{text.value.languagesHint}</span>
+        </label>
+      )}
+      {post !== undefined && (
+        <fieldset>
+          <legend>{text.value.lambda}</legend>
+          <Slider label="λ" value={lambda} onChange={(value) => choose({ lambda: value })} />
+          {labels.map((label, expert) => (
+            <Slider
+              key={label}
+              label={text.value.expertLambda(label)}
+              value={expertLambda[expert] ?? 1}
+              onChange={(value) => choose({ expertLambda: factors(expertLambda, expert, value) })}
+            />
+          ))}
+        </fieldset>
+      )}
+    </form>
+  )
+}
+
+function Slider(props: { label: string; value: number; onChange: (value: number) => void }) {
+  const { label, value, onChange } = props
+  return (
+    <label class="field">
+      <span>
+        {label}: {number(value)}
+      </span>
+      <input
+        type="range"
+        min={0}
+        max={MAX_LAMBDA}
+        step={0.05}
+        value={value}
+        onInput={(event) => onChange(Number(event.currentTarget.value))}
+      />
+    </label>
+  )
+}
+
+/** Labels of the experts that the recipe will have. */
+function expertsOf({ cpt, languages }: Recipe): readonly string[] {
+  const model = cpt === undefined ? undefined : models.value.get(cpt)
+  if (!model) return ['original', ...languages]
+  return model.experts ?? Array.from({ length: model.numExperts ?? 0 }, (_, expert) => `${expert}`)
+}
+
+function factors(known: Recipe['expertLambda'], expert: number, value: number): Recipe['expertLambda'] {
+  const others = Object.entries({ ...known, [expert]: value }).filter(([, factor]) => factor !== 1)
+  return Object.fromEntries(others)
+}
