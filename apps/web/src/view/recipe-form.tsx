@@ -1,3 +1,4 @@
+import { useSignal } from '@preact/signals'
 import { models } from '../state/models.js'
 import { chosen } from '../state/recipe.js'
 import { text } from '../state/settings.js'
@@ -42,16 +43,7 @@ export function RecipeForm({ recipe }: { recipe: Recipe }) {
         />
       )}
       {cpt === undefined && (
-        <label class="field">
-          <span>{text.value.languages}</span>
-          <input
-            type="text"
-            value={languages.join(', ')}
-            aria-describedby="languages-hint"
-            onChange={(event) => choose({ languages: parseLanguages(event.currentTarget.value) })}
-          />
-          <span id="languages-hint">{text.value.languagesHint}</span>
-        </label>
+        <Languages languages={languages} onChange={(names) => choose({ languages: names })} />
       )}
       {post !== undefined && (
         <fieldset>
@@ -68,6 +60,26 @@ export function RecipeForm({ recipe }: { recipe: Recipe }) {
         </fieldset>
       )}
     </form>
+  )
+}
+
+/** What is being typed stays as it is, however often the plan changes meanwhile. */
+function Languages(props: { languages: readonly string[]; onChange: (names: readonly string[]) => void }) {
+  const draft = useSignal(props.languages.join(', '))
+  return (
+    <label class="field">
+      <span>{text.value.languages}</span>
+      <input
+        type="text"
+        value={draft.value}
+        aria-describedby="languages-hint"
+        onInput={(event) => {
+          draft.value = event.currentTarget.value
+          props.onChange(parseLanguages(draft.value))
+        }}
+      />
+      <span id="languages-hint">{text.value.languagesHint}</span>
+    </label>
   )
 }
 
