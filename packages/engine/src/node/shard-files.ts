@@ -2,24 +2,15 @@ import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import type { OutputFile, ShardLayout } from '@polygraft/tensor-io'
 import type { LocalFolder } from '@polygraft/tensor-io/node'
-import { addTo } from '../_add-to.js'
 import { type Completion, followCompletion } from '../_completion.js'
-import type { TensorCounts } from '../evaluate.js'
 import type { TaskDone, TaskEvents, TaskJob } from '../run-tasks.js'
 import type { Task } from '../tasks.js'
 import { type BlockingFiles, blockingFiles } from './blocking-files.js'
-import { createDigest, type Digest } from './digest.js'
-import { formatStep, type KeptShard, readKept } from './shard-journal.js'
+import { digestChunk, isFlushDue, type OpenShard, openShard } from './open-shard.js'
+import { type KeptShard, readKept } from './shard-journal.js'
 
 /** Shards that are open at a time: more than one, so that nobody waits while one is flushed. */
 const MAX_OPEN = 3
-/** Digested at a time; the event loop turns in between. Unit: bytes. */
-const CHUNK_BYTES = 2 ** 20
-/** The journal has a line for so many bytes. */
-const STEP_BYTES = 2 * 2 ** 20
-/** The disk is handed so many at a time. */
-const FLUSH_BYTES = 64 * 2 ** 20
-
 /**
  * The output files of a job, of which a few are open at a time. Each is digested close behind those who write it, while its bytes
  * are in the page cache, and noted when it is whole. What an earlier run left of one is kept, as far as its journal is confirmed.
@@ -38,21 +29,6 @@ export interface ShardFiles {
   readonly ended: Promise<void>
   /** Resolves when nothing is under way any more. */
   stop(): Promise<void>
-}
-
-interface OpenShard {
-  readonly layout: ShardLayout
-  readonly file: OutputFile
-  readonly digest: Digest
-  /** Digested up to here; complete up to there. */
-  at: number
-  until: number
-  /** Where the last line of the journal and the last flush were. */
-  noted: number
-  flushed: number
-  flushing: Promise<void> | undefined
-  /** Finished tasks of which no line tells yet, by where they end. */
-  untold: { readonly end: number; readonly names: readonly string[]; readonly counts: TaskDone['counts'] }[]
 }
 
 /**
@@ -100,16 +76,7 @@ export async function createShardFiles(
     const index = opened++
     const layout = shards[index]
     if (!layout || isStopped) return
-    const found = kept.get(index)
-    const file = found
-      ? await journal!.reopen(layout.file)
-      : await folder.createFile(layout.file, layout.size)
-    if (!found) await file.write(layout.header, 0)
-    const until = found?.until ?? layout.header.length
-    const at = found?.until ?? 0
-    const digest = found?.digest ?? createDigest()
-    const fresh = { noted: at, flushed: at, flushing: undefined, untold: [] }
-    open.set(index, { layout, file, digest, at, until, ...fresh })
+    open.set(index, await openShard(layout, folder, kept.get(index)))
     isReachable[index] = true
     onOpen()
     digestAll()
@@ -124,7 +91,8 @@ export async function createShardFiles(
         if (!next || isStopped) break
         events.signal?.throwIfAborted()
         const [index, shard] = next
-        if (shard.at < shard.until) digestChunk(shard)
+        if (shard.at < shard.until) digestChunk(shard, reading, journal)
+        if (isFlushDue(shard)) flush(shard)
         if (shard.at === shard.layout.size) {
           open.delete(index)
           begin(() => finish(shard))
@@ -135,32 +103,11 @@ export async function createShardFiles(
     })
   }
 
-  const chunk = new Uint8Array(CHUNK_BYTES)
-
-  function digestChunk(shard: OpenShard): void {
-    const bytes = chunk.subarray(0, Math.min(chunk.length, shard.until - shard.at))
-    reading.readBack(shard.layout.file, shard.at, bytes)
-    shard.digest.update(bytes)
-    shard.at += bytes.length
-    if (shard.at - shard.noted >= STEP_BYTES) noteStep(shard)
-    if (shard.at - shard.flushed < FLUSH_BYTES || shard.flushing) return
+  function flush(shard: OpenShard): void {
     shard.flushed = shard.at
     shard.flushing = begin(() => shard.file.flush()).then(() => {
       shard.flushing = undefined
     })
-  }
-
-  function noteStep(shard: OpenShard): void {
-    if (!journal) return
-    const counts: Record<string, TensorCounts> = {}
-    for (const { end, names, counts: counted } of shard.untold)
-      if (end <= shard.at)
-        for (const [i, count] of counted.entries())
-          if (count.changed > 0 || count.nonFinite) addTo(counts, names[i]!, count)
-    shard.untold = shard.untold.filter(({ end }) => end > shard.at)
-    shard.noted = shard.at
-    const sha256 = shard.digest.copy().hex()
-    journal.append(shard.layout.file, formatStep({ until: shard.at, sha256, counts }))
   }
 
   async function finish({ layout, file, digest, flushing }: OpenShard): Promise<void> {

@@ -1,4 +1,5 @@
 export { fsError } from './_fs-error.js'
+export { type ResumeOptions, workFolder } from './_work-folder.js'
 export type { LocalFolder } from './create-folder.js'
 export { createFolder } from './create-folder.js'
 export type { FileSource } from './file-source.js'
@@ -7,12 +8,5 @@ export { freeBytes } from './free-bytes.js'
 export { openFolder, openPath } from './open-folder.js'
 export type { CreateOptions } from './output-problems.js'
 export { outputProblems } from './output-problems.js'
-export {
-  type Kept,
-  keptBytes,
-  type ResumableFolder,
-  type ResumeOptions,
-  resumeFolder,
-  taskFolder,
-  workFolder,
-} from './resume-folder.js'
+export { type Kept, keptBytes, type ResumableFolder, resumeFolder } from './resume-folder.js'
+export { taskFolder } from './task-folder.js'

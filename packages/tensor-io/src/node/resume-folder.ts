@@ -1,30 +1,39 @@
-import { link, mkdir, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
-import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
-import { fsError, systemCode } from './_fs-error.js'
+import { mkdir, readdir, rmdir, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { throwIfAny } from '@polygraft/tensor'
+import { systemCode } from './_fs-error.js'
 import { appendLine, forgetLines, readJournal } from './_journal.js'
 import { acquireLock } from './_lock.js'
-import { forgetLost, readNotes, writeNote } from './_notes.js'
-import { removeTree, restoreAside, siblingName } from './_replace.js'
+import { forgetLost } from './_notes.js'
+import { removeTree, restoreAside } from './_replace.js'
+import {
+  ASIDE,
+  attempt,
+  type FolderNotes,
+  ignore,
+  JOURNAL_FOLDER,
+  KEY_FILE,
+  LOCK_FILE,
+  NOTES_FOLDER,
+  notesOf,
+  OUTPUT_FOLDER,
+  planProblems,
+  type ResumeOptions,
+  readKey,
+  requireKey,
+  workFolder,
+} from './_work-folder.js'
 import { writeDurably } from './_write-durably.js'
 import {
   beginOutput,
   closeAll,
   createFile,
   folderOf,
-  guarded,
   type LocalFolder,
   type Output,
   removeEmptyParents,
 } from './create-folder.js'
-import { type CreateOptions, existingProblems, resolveTarget, targetProblems } from './output-problems.js'
-
-export interface ResumeOptions extends CreateOptions {
-  /** Names what is being written: only a folder that was begun with the same key is gone on with. */
-  readonly key: string
-  /** Whether it is gathered from `taskFolder`s, which others may be writing to: another key is then an error. */
-  readonly gathered?: boolean
-}
+import { existingProblems, resolveTarget, targetProblems } from './output-problems.js'
 
 /** Files that outlive a run: those that are finished, and those that the next one goes on with. */
 export interface Kept {
@@ -34,7 +43,7 @@ export interface Kept {
 
 /** An output folder that outlives its process. */
 export interface ResumableFolder extends LocalFolder {
-  readonly notes: NonNullable<LocalFolder['notes']>
+  readonly notes: FolderNotes
   /**
    * Ends this run and keeps the files that were noted or begun for the next one with the same key; where there is none, discards.
    * @returns How many are noted, and how many begun.
@@ -42,18 +51,7 @@ export interface ResumableFolder extends LocalFolder {
   leave(): Promise<Kept>
 }
 
-const KEY_FILE = 'key'
-const LOCK_FILE = 'lock'
-const NOTES_FOLDER = 'notes'
-const JOURNAL_FOLDER = 'journal'
-const OUTPUT_FOLDER = 'output'
-const ASIDE = 'replaced'
 const MAX_ENTRIES = 5
-
-/** The hidden folder beside `target` in which its output grows: the key, a lock, notes, and the output itself. */
-export function workFolder(target: string, gathered = false): string {
-  return join(dirname(target), `.${basename(target).slice(0, 200)}.polygraft${gathered ? '-plan' : ''}`)
-}
 
 /**
  * Begins an output folder like `createFolder`, or goes on with one that a killed or interrupted run with the same key
@@ -137,8 +135,6 @@ async function emptyBut(root: string, isKept: (name: string) => boolean): Promis
     if (!isKept(name)) await removeTree(join(root, name))
 }
 
-function ignore(): void {}
-
 async function leave(
   output: Output,
   folder: LocalFolder,
@@ -166,109 +162,6 @@ export async function keptBytes(dir: string): Promise<number> {
   return stats.reduce((sum, file) => sum + (file?.blocks ?? 0) * 512, 0)
 }
 
-async function attempt<T>(dir: string, step: () => Promise<T>): Promise<T> {
-  try {
-    return await step()
-  } catch (cause) {
-    throw fsError(cause, 'The output folder cannot be made', dir)
-  }
-}
-
-/**
- * Joins in an output that several processes write, perhaps on several machines: each writes files of its own in a folder of
- * its own, and a file that is noted moves into the common one whole. Twice the same file is no harm.
- * @throws ModelError 'plan-conflict' when the output was begun under another key, and those of `createFolder` about `dir`.
- */
-export async function taskFolder(
-  dir: string,
-  { key, ...options }: ResumeOptions,
-): Promise<LocalFolder & { notes: ResumableFolder['notes'] }> {
-  const target = await resolveTarget(dir)
-  throwIfAny(await planProblems(target, options))
-  const root = workFolder(target, true)
-  const shared = join(root, OUTPUT_FOLDER)
-  return attempt(dir, async () => {
-    await mkdir(shared, { recursive: true })
-    await mkdir(join(root, NOTES_FOLDER), { recursive: true })
-    if ((await readKey(root)) === undefined) await writeDurably(join(root, KEY_FILE), key, root, linkOnce)
-    await requireKey(root, key)
-    const path = join(root, siblingName(target, 'task'))
-    await mkdir(path)
-    const output = beginOutput({
-      target,
-      path,
-      force: false,
-      shared: false,
-      flags: 'wx',
-      madeParent: undefined,
-      aside: `${path}-replaced`,
-      remove: () => removeTree(path),
-    })
-    const folder = folderOf(output)
-    const discard = async () => {
-      await folder.discard()
-      // Empty only when the output was published meanwhile, and this task made the folder anew.
-      await rmdir(root).catch(ignore)
-    }
-    const { earlier, write } = await notesOf(output, root, shared)
-    const move = (file: string) =>
-      rename(join(path, file), join(shared, file)).catch((cause: unknown) => {
-        throw systemCode(cause) === 'ENOENT' ? published(target, file) : cause
-      })
-    const handIn = async (file: string, text: string) => {
-      await guarded(output, file, () => move(file))
-      await write(file, text)
-    }
-    return { ...folder, discard, notes: { earlier, write: handIn } }
-  })
-}
-
-/** `targetProblems`, for those who can choose no other output. */
-async function planProblems(target: string, options: CreateOptions): Promise<Problem[]> {
-  const next = 'If this plan has been finished, nothing is left to be done; otherwise make the plan again.'
-  const problems = await targetProblems(target, options)
-  return problems.map((problem) => (problem.code === 'exists' ? { ...problem, next } : problem))
-}
-
-function published(target: string, file: string): ModelError {
-  return new ModelError({
-    code: 'published',
-    message: 'The output was published, or removed, while this task still wrote to it',
-    file,
-    received: target,
-    next: 'If it is there, it is whole: nothing is left to be done.',
-  })
-}
-
-/** Of several tasks that begin an output at once, one names its key. */
-async function linkOnce(grown: string, path: string): Promise<void> {
-  await link(grown, path).catch((cause: unknown) => {
-    if (systemCode(cause) !== 'EEXIST') throw cause
-  })
-  await rm(grown, { force: true })
-}
-
-async function readKey(root: string): Promise<string | undefined> {
-  return readFile(join(root, KEY_FILE), 'utf8').catch(() => undefined)
-}
-
-async function requireKey(root: string, key: string): Promise<void> {
-  const received = await readKey(root)
-  if (received === key) return
-  throw new ModelError({
-    code: 'plan-conflict',
-    message:
-      received === undefined ? 'No task of this plan has run' : 'Another plan is being run into this output',
-    file: root,
-    expected: `key ${key}`,
-    received: received === undefined ? 'nothing' : `key ${received}`,
-    next:
-      received === undefined
-        ? 'Run its tasks first.'
-        : 'If that plan is not wanted any more, remove the folder.',
-  })
-}
-
 /** Empties the folder unless it was begun with `key`, and makes it ready to go on with. */
 async function prepare(root: string, key: string): Promise<void> {
   const isSame = (await readKey(root)) === key
@@ -278,15 +171,6 @@ async function prepare(root: string, key: string): Promise<void> {
   await mkdir(join(root, OUTPUT_FOLDER), { recursive: true })
   await forgetLost(join(root, NOTES_FOLDER), join(root, OUTPUT_FOLDER))
   if (!isSame) await writeDurably(join(root, KEY_FILE), key)
-}
-
-/** @param path Where the files are that are noted. */
-async function notesOf(output: Output, root: string, path: string): Promise<ResumableFolder['notes']> {
-  const folder = join(root, NOTES_FOLDER)
-  return {
-    earlier: await readNotes(folder, path),
-    write: (file, text) => guarded(output, file, () => writeNote(folder, path, file, text)),
-  }
 }
 
 /** Creating and noting files of a folder with a journal. */
