@@ -42,7 +42,8 @@ export function formatReport(report: Report): string {
     '',
     '## Ratios',
     'Medians against medians. Wall time against `cp` of the same bytes; polygraft flushes its output to the disk before it shows it, so the',
-    'like of it is `cp` with `sync FILE`, and polygraft with flushing switched off is there to compare with plain `cp`.',
+    'like of it is `cp` with `sync FILE`, and polygraft with flushing switched off is there to compare with plain `cp`. Where other programs took',
+    'the processors, CPU seconds still compare. [What they go into](where-the-time-goes.md).',
     '',
     ...table(
       [
@@ -50,6 +51,7 @@ export function formatReport(report: Report): string {
         'polygraft / cp, both flushed',
         'neither flushed',
         'flushed / not',
+        'CPU, neither flushed',
         'mergekit / polygraft: wall',
         'CPU',
         'peak',
@@ -138,6 +140,7 @@ function ratios({ case: { id }, variants, usages }: Measured): string[] {
     ratio(ours, peerSynced),
     ratio(oursUnsynced ?? ours, peer),
     ratio(ours, oursUnsynced),
+    ratio(oursUnsynced ?? ours, peer, 'cpuSeconds'),
     ...(['wallSeconds', 'cpuSeconds', 'peakBytes'] as const).map((of) => ratio(mergekit, ours, of)),
   ]
 }
