@@ -106,7 +106,7 @@ function createScratchRoot(): string {
 
 /** Runs `npx polygraft ...` in `cwd`, without npx, and gives its stdout. @throws Error when it does not exit with 0. */
 function runCommand(command: string, cwd: string): string {
-  const [, , ...args] = command.split(/\s+/)
+  const [, , ...args] = wordsOf(command)
   return run(process.execPath, [join(ROOT, 'apps/cli/bin/polygraft.js'), ...args], cwd)
 }
 
@@ -116,4 +116,9 @@ function run(program: string, args: readonly string[], cwd: string): string {
   if (status !== 0)
     throw new Error(`${args.join(' ')} exited with ${status}:\n${error ?? ''}${stderr}${stdout}`)
   return stdout
+}
+
+/** Words of a command line; double quotes hold one together. */
+function wordsOf(command: string): string[] {
+  return [...command.matchAll(/"([^"]*)"|\S+/g)].map(([word, quoted]) => quoted ?? word)
 }

@@ -5,6 +5,7 @@ import { addDemo } from './commands/demo.js'
 import { addDiff } from './commands/diff.js'
 import { addExpand } from './commands/expand.js'
 import { addFinish } from './commands/finish.js'
+import { addGenerate } from './commands/generate.js'
 import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
 import { addLora } from './commands/lora.js'
@@ -40,6 +41,7 @@ const commands = [
   addRun,
   addFinish,
   addVerify,
+  addGenerate,
   addDemo,
 ]
 for (const add of commands) add(program)

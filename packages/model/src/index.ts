@@ -17,5 +17,8 @@ export type {
   WeightSource,
 } from './backend.js'
 export { type CpuOptions, createCpuBackend } from './cpu/create-cpu-backend.js'
+export { type Answer, type AnswerOptions, createGenerator, type Generator } from './create-generator.js'
 export { type Model, type ModelOptions, type Observer, openModel, type TokenSpan } from './open-model.js'
+export { type ChatMessage, openTokenizer, readEndTokens, type TextTokenizer } from './open-tokenizer.js'
 export { createRotation, type Rotation } from './rope.js'
+export { type Sampling, sampleToken } from './sample-token.js'

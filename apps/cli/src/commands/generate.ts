@@ -1,0 +1,66 @@
+import type { Answer } from '@polygraft/model'
+import type { Command } from 'commander'
+import {
+  addSamplingOptions,
+  answerOptions,
+  modelThreadsOption,
+  type SamplingArguments,
+  startModel,
+} from '../model.js'
+import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
+import { untilCancelled } from '../signals.js'
+import { createTerminal } from '../terminal.js'
+import { addExample, addJson } from './_options.js'
+
+interface Arguments extends SamplingArguments {
+  readonly prompt: string
+  readonly chat?: boolean
+  readonly threads?: number
+  readonly json?: boolean
+}
+
+/** `polygraft generate <checkpoint>` */
+export function addGenerate(program: Command): void {
+  const command = program
+    .command('generate')
+    .description('Continue a prompt with a checkpoint, on the CPU.')
+    .argument('<checkpoint>', CHECKPOINT_HELP)
+    .requiredOption('--prompt <text>', 'what to continue')
+    .option('--chat', "take the prompt as a user's message, by the checkpoint's chat template")
+  addSamplingOptions(command).addOption(modelThreadsOption())
+  addExample(
+    addJson(command),
+    'polygraft generate ./grafted --chat --prompt "Πού είναι η θάλασσα;" --max-new-tokens 64',
+    'polygraft generate ./moe --prompt "Once upon" --temperature 0.8 --top-p 0.95 --seed 7 --json',
+  )
+  command.action(run)
+}
+
+async function run(location: string, args: Arguments): Promise<void> {
+  const json = args.json ?? false
+  const running = await startModel(await openCheckpoint(location), args.threads)
+  const { tokenizer, generator } = running
+  try {
+    const prompt = args.chat
+      ? tokenizer.encodeChat([{ role: 'user', content: args.prompt }])
+      : tokenizer.encode(args.prompt)
+    const answer = await untilCancelled(async (signal) => {
+      const pieces = generator.stream(prompt, { ...answerOptions(args, running), signal })
+      return show(pieces, json)
+    })
+    const { promptTokens, tokens, text, finishReason } = answer
+    // The pieces are on the screen already; an end of line is missing.
+    createTerminal(json).result({ promptTokens, tokens, text, finishReason }, () => '')
+  } finally {
+    await running.close()
+  }
+}
+
+/** Text as it comes, for people. */
+async function show(pieces: AsyncGenerator<string, Answer>, json: boolean): Promise<Answer> {
+  for (;;) {
+    const step = await pieces.next()
+    if (step.done) return step.value
+    if (!json) process.stdout.write(step.value)
+  }
+}

@@ -1,0 +1,64 @@
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { BASE, copyOf, createTemp, editJson, INSTRUCT, run, succeed, type Temp } from './support.js'
+
+let temp: Temp
+beforeAll(async () => {
+  temp = await createTemp()
+})
+
+const PROMPT = ['--prompt', 'kona : rina dima', '--max-new-tokens', '32', '--temperature', '0']
+
+async function codeOf(args: readonly string[]): Promise<string> {
+  const { code, stdout } = await run([...args, '--json'])
+  expect(code).toBe(1)
+  return JSON.parse(stdout).error.code
+}
+
+describe('generate', () => {
+  it('answers by the chat template, on any number of threads', async () => {
+    for (const threads of ['1', '2']) {
+      const args = ['generate', INSTRUCT, ...PROMPT, '--chat', '--threads', threads]
+      const answer = await succeed(args)
+      expect(answer).toMatchObject({ text: 'rina dima', finishReason: 'stop' })
+      expect(answer.promptTokens).toHaveLength(7)
+      expect(answer.tokens).toHaveLength(3)
+    }
+  })
+
+  it('writes the text as it comes, and nothing else, for people', async () => {
+    const { code, stdout } = await run(['generate', INSTRUCT, ...PROMPT, '--chat'])
+    expect([code, stdout]).toEqual([0, 'rina dima\n'])
+  })
+
+  it('continues plain text, drawn by the seed', async () => {
+    const args = (seed: string) => [
+      'generate',
+      BASE,
+      '--prompt',
+      'zumi',
+      '--temperature',
+      '1',
+      '--seed',
+      seed,
+    ]
+    const [first, again, other] = await Promise.all(
+      ['1', '1', '2'].map((seed) => succeed([...args(seed), '--max-new-tokens', '16'])),
+    )
+    expect(again).toEqual(first)
+    expect(other.tokens).not.toEqual(first.tokens)
+    expect(first.tokens.length).toBeLessThanOrEqual(16)
+  })
+
+  it('says what is wrong with a checkpoint that cannot answer', async () => {
+    const broken = await copyOf(INSTRUCT, temp.at('small-vocabulary'))
+    const more = { id: 500, content: '<more>', single_word: false, lstrip: false, rstrip: false }
+    await editJson(join(broken, 'tokenizer.json'), (tokenizer) => {
+      ;(tokenizer.added_tokens as object[]).push({ ...more, normalized: false, special: true })
+    })
+    expect(await codeOf(['generate', broken, ...PROMPT])).toBe('vocabulary-mismatch')
+    expect(await codeOf(['generate', BASE, ...PROMPT, '--chat'])).toBe('no-chat-template')
+    const { code } = await run(['generate', INSTRUCT, '--prompt', 'x', '--temperature', '-1'])
+    expect(code).toBe(2)
+  })
+})

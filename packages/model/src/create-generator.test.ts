@@ -1,0 +1,119 @@
+import { fileURLToPath } from 'node:url'
+import {
+  createCpuBackend,
+  createGenerator,
+  type Generator,
+  type Model,
+  openModel,
+  openTokenizer,
+  readEndTokens,
+  type TextTokenizer,
+} from '@polygraft/model'
+import { openFolder } from '@polygraft/tensor-io/node'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+
+const checkpoint = await openFolder(
+  fileURLToPath(new URL('../../../tools/trio/checkpoints/instruct', import.meta.url)),
+)
+const CONVERSATION = [{ role: 'user', content: 'kona : rina dima' }]
+
+let model: Model
+let tokenizer: TextTokenizer
+let generator: Generator
+let endTokens: number[]
+/** Rows that each step has computed. */
+const steps: number[] = []
+
+beforeAll(async () => {
+  tokenizer = await openTokenizer(checkpoint)
+  endTokens = await readEndTokens(checkpoint)
+  const backend = await createCpuBackend()
+  const beginStep: typeof backend.beginStep = (input) => {
+    steps.push(input.tokens.length)
+    return backend.beginStep(input)
+  }
+  model = await openModel(checkpoint, { backend: { ...backend, beginStep } })
+  generator = createGenerator(model, tokenizer)
+})
+afterAll(async () => {
+  generator.close()
+  await model.backend.close()
+})
+
+/** The answer, and the pieces that it came in. */
+async function collect(prompt: readonly number[], options: Parameters<Generator['stream']>[1] = {}) {
+  const pieces: string[] = []
+  const stream = generator.stream(prompt, options)
+  for (;;) {
+    const step = await stream.next()
+    if (step.done) return { ...step.value, pieces }
+    pieces.push(step.value)
+  }
+}
+
+describe('stream', () => {
+  it('answers a conversation up to the end token', async () => {
+    const prompt = tokenizer.encodeChat(CONVERSATION)
+    const answer = await collect(prompt, { endTokens, maxNewTokens: 20 })
+    expect(answer).toMatchObject({ text: 'rina dima', pieces: ['rina', ' dima'], finishReason: 'stop' })
+    expect(answer.promptTokens).toEqual(prompt)
+    expect(endTokens).toContain(answer.tokens.at(-1))
+    expect(answer.tokens).toHaveLength(3)
+  })
+
+  it('leaves a stop string out, wherever tokens end', async () => {
+    const prompt = tokenizer.encodeChat(CONVERSATION)
+    for (const [stop, text] of [
+      ['na di', 'ri'],
+      ['rina', ''],
+      ['dima!', 'rina dima'],
+    ] as const) {
+      const answer = await collect(prompt, { endTokens, stop: [stop], maxNewTokens: 20 })
+      expect(answer.text).toBe(text)
+    }
+  })
+
+  it('takes what it knows of a prompt from the answer before', async () => {
+    const prompt = tokenizer.encodeChat(CONVERSATION)
+    const fresh = createGenerator(model, tokenizer)
+    const expected = await fresh.complete([[...prompt, 9, 10, 11]], { maxNewTokens: 6 })
+    fresh.close()
+    await collect(prompt, { maxNewTokens: 0 })
+    await collect(prompt, { maxNewTokens: 1 })
+    steps.length = 0
+    const answer = await collect([...prompt, 9, 10, 11], { maxNewTokens: 6 })
+    expect(answer.tokens).toEqual(expected[0]!.tokens)
+    expect(steps).toEqual([3, 1, 1, 1, 1, 1])
+  })
+
+  it('stops when it is aborted, and goes on with the next', async () => {
+    const abort = new AbortController()
+    const stream = generator.stream([2, 9, 10], { signal: abort.signal })
+    await stream.next()
+    abort.abort(new Error('enough'))
+    await expect(stream.next()).rejects.toThrow('enough')
+    expect((await collect([2, 9], { maxNewTokens: 2 })).tokens).toHaveLength(2)
+  })
+
+  it('ends where the context does, and refuses a prompt beyond it', async () => {
+    const full = Array.from({ length: model.maxPositions - 2 }, (_, i) => 7 + (i % 90))
+    const answer = await collect(full)
+    expect(answer).toMatchObject({ finishReason: 'length' })
+    expect(answer.tokens).toHaveLength(2)
+    await expect(collect([...full, 7, 7, 7])).rejects.toMatchObject({ code: 'too-long' })
+    await expect(collect([])).rejects.toMatchObject({ code: 'empty-prompt' })
+  })
+})
+
+it('complete gives each prompt the answer that it has alone, drawn by the same seed', async () => {
+  const prompts = [[2, 9, 10, 11, 12], [2, 40], tokenizer.encodeChat(CONVERSATION)]
+  for (const sampling of [{}, { temperature: 1, topP: 0.9, seed: 3 }]) {
+    const options = { ...sampling, endTokens, maxNewTokens: 12 }
+    const together = await generator.complete(prompts, options)
+    for (const [i, prompt] of prompts.entries()) {
+      const { pieces, ...alone } = await collect(prompt, options)
+      expect(pieces.join('')).toBe(alone.text)
+      expect(together[i]).toEqual(alone)
+    }
+  }
+})
