@@ -3,6 +3,7 @@ import { version } from '../package.json'
 import { addDelta } from './commands/delta.js'
 import { addDemo } from './commands/demo.js'
 import { addDiff } from './commands/diff.js'
+import { addEval } from './commands/eval.js'
 import { addExpand } from './commands/expand.js'
 import { addFinish } from './commands/finish.js'
 import { addGenerate } from './commands/generate.js'
@@ -42,6 +43,7 @@ const commands = [
   addFinish,
   addVerify,
   addGenerate,
+  addEval,
   addDemo,
 ]
 for (const add of commands) add(program)

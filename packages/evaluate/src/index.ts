@@ -1,3 +1,4 @@
+export { createEvaluatedModel } from './create-evaluated-model.js'
 export type {
   EvaluatedModel,
   EvaluationProgress,

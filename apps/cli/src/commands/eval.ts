@@ -1,0 +1,181 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { basename, extname } from 'node:path'
+import {
+  createEvaluatedModel,
+  createLanguageClassifier,
+  type Evaluation,
+  formatReport,
+  type ItemResult,
+  languageFidelity,
+  measurePerplexity,
+  measureTasks,
+  parseTasks,
+  retentionOf,
+  summarizeTasks,
+  type TaskItem,
+} from '@polygraft/evaluate'
+import { ModelError } from '@polygraft/tensor'
+import { parseDocuments } from '@polygraft/train'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { parseWhole } from '../arguments.js'
+import { formatTable } from '../format.js'
+import { modelThreadsOption, startModel } from '../model.js'
+import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
+import { untilCancelled } from '../signals.js'
+import { createTerminal } from '../terminal.js'
+import { addExample, addJson } from './_options.js'
+
+interface TextArgument {
+  readonly language: string
+  readonly path: string
+}
+
+interface Arguments {
+  readonly text?: readonly TextArgument[]
+  readonly tasks?: readonly string[]
+  readonly reference?: string
+  readonly report?: string
+  readonly maxNewTokens: number
+  readonly threads?: number
+  readonly json?: boolean
+}
+
+/** What checkpoints are asked: documents by language, and task items. */
+interface Questions {
+  readonly texts: ReadonlyMap<string, readonly string[]>
+  readonly items: readonly TaskItem[]
+}
+
+/** `polygraft eval <checkpoint>` */
+export function addEval(program: Command): void {
+  const command = program
+    .command('eval')
+    .description('Measure what a checkpoint knows: perplexity by language, tasks, language of the answers.')
+    .argument('<checkpoint>', CHECKPOINT_HELP)
+    .addOption(
+      new Option('--text <language=file>', 'text or .jsonl in a language; once for each file').argParser(
+        (text: string, earlier: readonly TextArgument[] = []) => [...earlier, parseText(text)],
+      ),
+    )
+    .option('--tasks <file...>', 'task items, one JSON object on a line, as lm-evaluation-harness has them')
+    .option(
+      '--reference <checkpoint>',
+      'measure this one too, such as the instruct model, and what is kept of it',
+    )
+    .option('--report <file>', 'write an HTML page with tables and plots')
+    .addOption(
+      new Option('--max-new-tokens <n>', 'that an answer may have').argParser(parseWhole(1)).default(64),
+    )
+    .addOption(modelThreadsOption())
+  addExample(
+    addJson(command),
+    'polygraft eval ./grafted --text en=en.txt --text el=el.txt --tasks mgsm-el.jsonl --reference ./instruct --report report.html',
+  )
+  command.action(run)
+}
+
+async function run(location: string, args: Arguments): Promise<void> {
+  const questions = await readQuestions(args)
+  const terminal = createTerminal(args.json ?? false)
+  const evaluations = await untilCancelled(async (signal) => {
+    const measured: Evaluation[] = []
+    for (const each of [location, ...(args.reference ? [args.reference] : [])]) {
+      terminal.note(`measuring ${each}`)
+      measured.push(await measure(each, questions, args, signal))
+    }
+    return measured
+  })
+  const [own, reference] = evaluations as [Evaluation, Evaluation | undefined]
+  if (args.report)
+    await writeFile(args.report, await formatReport({ title: `Evaluation of ${location}`, evaluations }))
+  const retention = reference ? { reference, retention: retentions(own, reference) } : {}
+  terminal.result({ ...own, ...retention }, () => describe(evaluations))
+}
+
+async function readQuestions({ text = [], tasks = [] }: Arguments): Promise<Questions> {
+  if (text.length + tasks.length === 0)
+    throw new ModelError({
+      code: 'no-text',
+      message: 'There is nothing to measure',
+      next: 'Give --text or --tasks.',
+    })
+  const texts = new Map<string, string[]>()
+  for (const { language, path } of text) {
+    const documents = parseDocuments(await readFile(path, 'utf8'), path)
+    const own = texts.get(language) ?? []
+    texts.set(language, own)
+    own.push(...documents.map(({ prompt, text }) => (prompt === undefined ? text : `${prompt} ${text}`)))
+  }
+  const items: TaskItem[] = []
+  for (const path of tasks)
+    items.push(...parseTasks(await readFile(path, 'utf8'), path, basename(path, extname(path))))
+  return { texts, items }
+}
+
+async function measure(
+  location: string,
+  { texts, items }: Questions,
+  { threads, maxNewTokens }: Arguments,
+  signal: AbortSignal,
+): Promise<Evaluation> {
+  const running = await startModel(await openCheckpoint(location), threads)
+  try {
+    const model = createEvaluatedModel(running.model, running.tokenizer, running.endTokens)
+    const languages: Record<string, Evaluation['languages'][string]> = {}
+    for (const [language, documents] of texts)
+      languages[language] = await measurePerplexity(model, documents, { signal })
+    const results = await measureTasks(model, items, { signal, maxNewTokens })
+    const fidelity = fidelityOf(results, texts)
+    const common = { checkpoint: location, languages, tasks: summarizeTasks(results) }
+    return fidelity ? { ...common, fidelity } : common
+  } finally {
+    await running.close()
+  }
+}
+
+/** Languages are told apart by the texts: of two or more, and for items that name theirs. */
+function fidelityOf(
+  results: readonly ItemResult[],
+  texts: Questions['texts'],
+): Evaluation['fidelity'] | undefined {
+  if (texts.size < 2 || results.every(({ item }) => item.language === undefined)) return undefined
+  const samples = [...texts].map(([language, documents]) => [language, documents.join('\n')] as const)
+  return languageFidelity(results, createLanguageClassifier(new Map(samples)))
+}
+
+function retentions({ tasks }: Evaluation, { tasks: reference }: Evaluation) {
+  const pairs = Object.entries(tasks).map(([name, own]) => [name, retentionOf(own, reference[name]!)])
+  return Object.fromEntries(pairs)
+}
+
+function describe(evaluations: readonly Evaluation[]): string {
+  const head = (name: string) => [name, ...evaluations.map(({ checkpoint }) => checkpoint)]
+  const rowsOf = <T>(pick: (each: Evaluation) => Readonly<Record<string, T>>, show: (value: T) => string) =>
+    Object.keys(pick(evaluations[0]!)).map((name) => [
+      name,
+      ...evaluations.map((each) => show(pick(each)[name]!)),
+    ])
+  const share = ({ accuracy, stderr, n }: { accuracy: number; stderr: number; n: number }) =>
+    `${(accuracy * 100).toFixed(1)} % ± ${(stderr * 100).toFixed(1)} (${n})`
+  const tables = [
+    [
+      head('perplexity'),
+      ...rowsOf(
+        ({ languages }) => languages,
+        ({ perplexity }) => perplexity.toFixed(3),
+      ),
+    ],
+    [head('accuracy'), ...rowsOf(({ tasks }) => tasks, share)],
+    [head('in its language'), ...rowsOf(({ fidelity = {} }) => fidelity, share)],
+  ]
+  return tables
+    .filter(({ length }) => length > 1)
+    .map((rows) => formatTable(rows))
+    .join('\n\n')
+}
+
+function parseText(text: string): TextArgument {
+  const match = /^([^=]+)=(.+)$/.exec(text)
+  if (!match) throw new InvalidArgumentError('Expected language=file such as el=text.txt.')
+  return { language: match[1]!, path: match[2]! }
+}
