@@ -11,6 +11,7 @@ import { addGraft } from './commands/graft.js'
 import { addInspect } from './commands/inspect.js'
 import { addLora } from './commands/lora.js'
 import { addMerge } from './commands/merge.js'
+import { addRoute } from './commands/route.js'
 import { addRun } from './commands/run.js'
 import { addTrain } from './commands/train.js'
 import { addUpcycle } from './commands/upcycle.js'
@@ -44,6 +45,7 @@ const commands = [
   addVerify,
   addGenerate,
   addEval,
+  addRoute,
   addDemo,
 ]
 for (const add of commands) add(program)

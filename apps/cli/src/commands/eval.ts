@@ -16,19 +16,15 @@ import {
 } from '@polygraft/evaluate'
 import { ModelError } from '@polygraft/tensor'
 import { parseDocuments } from '@polygraft/train'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatTable } from '../format.js'
 import { modelThreadsOption, startModel } from '../model.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
+import { parseText, type TextArgument } from '../text-argument.js'
 import { addExample, addJson } from './_options.js'
-
-interface TextArgument {
-  readonly language: string
-  readonly path: string
-}
 
 interface Arguments {
   readonly text?: readonly TextArgument[]
@@ -172,10 +168,4 @@ function describe(evaluations: readonly Evaluation[]): string {
     .filter(({ length }) => length > 1)
     .map((rows) => formatTable(rows))
     .join('\n\n')
-}
-
-function parseText(text: string): TextArgument {
-  const match = /^([^=]+)=(.+)$/.exec(text)
-  if (!match) throw new InvalidArgumentError('Expected language=file such as el=text.txt.')
-  return { language: match[1]!, path: match[2]! }
 }

@@ -1,0 +1,64 @@
+import type { Model } from '@polygraft/model'
+import { addLoad, createLoad, type ExpertLoad, routingDrift } from '@polygraft/routing'
+
+/** What the gate of one layer did with some tokens. */
+export interface LayerRouting {
+  readonly layer: number
+  readonly load: ExpertLoad
+  readonly topK: number
+  /** The chosen experts of every token in order, in pieces of [T, k]. */
+  readonly chosen: readonly Uint32Array[]
+}
+
+/** Tokens that are computed at once. */
+const CHUNK = 256
+
+/**
+ * Runs documents through a mixture and notes which experts each token takes. Documents beyond the model's context are cut there.
+ * @returns the mixture layers in order; none for a dense model.
+ */
+export async function measureRouting(
+  model: Model,
+  documents: readonly (readonly number[])[],
+  signal?: AbortSignal,
+): Promise<LayerRouting[]> {
+  const layers = new Map<number, LayerRouting>()
+  const { numExperts, topK } = model.dimensions
+  for (const document of documents) {
+    const tokens = document.slice(0, model.maxPositions)
+    if (tokens.length === 0) continue
+    const cache = model.createCache(tokens.length)
+    try {
+      for (let begin = 0; begin < tokens.length; begin += CHUNK) {
+        signal?.throwIfAborted()
+        const part = tokens.slice(begin, begin + CHUNK)
+        await model.forward([{ cache, begin, tokens: part, wanted: 'none', length: tokens.length }], {
+          routing(layer, { probabilities, experts }) {
+            const { load, chosen } = layers.get(layer) ?? { load: createLoad(numExperts), chosen: [] }
+            const sum = addLoad(load, { probabilities, experts })
+            layers.set(layer, { layer, load: sum, topK, chosen: [...chosen, experts] })
+          },
+        })
+        await new Promise((resolve) => setTimeout(resolve))
+      }
+    } finally {
+      model.backend.freeCache(cache)
+    }
+  }
+  return [...layers.values()].sort((a, b) => a.layer - b.layer)
+}
+
+/** Share of the tokens whose experts differ between two models that saw the same documents, in one layer. */
+export function layerDrift(before: LayerRouting, after: LayerRouting): number {
+  return routingDrift(joined(before.chosen), joined(after.chosen), after.topK)
+}
+
+function joined(parts: readonly Uint32Array[]): Uint32Array {
+  const all = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
+  }
+  return all
+}
