@@ -13,6 +13,7 @@ import { addLora } from './commands/lora.js'
 import { addMerge } from './commands/merge.js'
 import { addRoute } from './commands/route.js'
 import { addRun } from './commands/run.js'
+import { addServe } from './commands/serve.js'
 import { addTrain } from './commands/train.js'
 import { addUpcycle } from './commands/upcycle.js'
 import { addVerify } from './commands/verify.js'
@@ -46,6 +47,7 @@ const commands = [
   addGenerate,
   addEval,
   addRoute,
+  addServe,
   addDemo,
 ]
 for (const add of commands) add(program)
