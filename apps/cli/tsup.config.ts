@@ -7,6 +7,9 @@ export default defineConfig({
   format: 'esm',
   noExternal: [/^@polygraft\//],
   clean: true,
-  // The demo's checkpoints go along with the program.
-  onSuccess: () => cp('../../tools/trio/checkpoints', 'dist/trio', { recursive: true }),
+  // The demo's checkpoints and the script for large models go along with the program.
+  onSuccess: async () => {
+    await cp('../../tools/trio/checkpoints', 'dist/trio', { recursive: true })
+    await cp('../../tools/export-cpt', 'dist/export-cpt', { recursive: true })
+  },
 })

@@ -5,6 +5,7 @@ import { addDemo } from './commands/demo.js'
 import { addDiff } from './commands/diff.js'
 import { addEval } from './commands/eval.js'
 import { addExpand } from './commands/expand.js'
+import { addExportCpt } from './commands/export-cpt.js'
 import { addFinish } from './commands/finish.js'
 import { addGenerate } from './commands/generate.js'
 import { addGraft } from './commands/graft.js'
@@ -41,6 +42,7 @@ const commands = [
   addMerge,
   addLora,
   addTrain,
+  addExportCpt,
   addRun,
   addFinish,
   addVerify,

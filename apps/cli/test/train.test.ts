@@ -218,3 +218,18 @@ describe('train refuses, and writes nothing', () => {
     expect((await runJson(cpt(`${out}/`, '--resume'))).json.error.code).toBe('exists')
   })
 })
+
+describe('export-cpt', () => {
+  it('writes the script, what each stage trains, and launch commands in the languages of the experts', async () => {
+    const { files } = await succeed(['export-cpt', moe, '-o', temp.at('recipe')])
+    expect((await readdir(temp.at('recipe'))).sort()).toEqual([...files].sort())
+    expect(await readFile(temp.at('recipe/launch.sh'), 'utf8')).toContain('--data c=c.jsonl --data d=d.jsonl')
+    const stages = JSON.parse(await readFile(temp.at('recipe/stages.json'), 'utf8'))
+    expect([stages.cpt.losses.balance, stages.review.losses.lpr]).toEqual([0.01, 0.1])
+  })
+
+  it('refuses a dense model', async () => {
+    const { json } = await runJson(['export-cpt', BASE, '-o', temp.at('none')])
+    expect(json.error.code).toBe('not-a-mixture')
+  })
+})

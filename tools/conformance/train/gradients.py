@@ -1,7 +1,7 @@
 """Compares loss and gradients of @polygraft/train with PyTorch's autograd over transformers' models: `python gradients.py`
 
 Same F32 weights, same batch of three documents, same losses. Documents are separate sequences here and packed there, so the block mask
-is compared as well. Ends with a line "train: N passed, M failed".
+is compared as well. Ends with a line "gradients: N passed, M failed".
 """
 
 import json
@@ -137,7 +137,7 @@ def main():
                 holds = gap <= TOLERANCE
                 passed, failed = passed + holds, failed + (not holds)
                 print(f"{'ok  ' if holds else 'FAIL'} {name}: {what} {gap:.1e}{detail}")
-    print(f"train: {passed} passed, {failed} failed")
+    print(f"gradients: {passed} passed, {failed} failed")
     return failed > 0
 
 
