@@ -40,10 +40,11 @@ export function mlpBackward(
   hidden: Floats,
   dHidden: Floats,
 ): void {
-  const size = rows * mlp.gate.out
-  if (mlp.down.weight.gradient) activate(gate, up, hidden, size)
-  linearBackward(matmul, mlp.down, rows, hidden, dy, dHidden, false)
-  activateBackward(gate, up, dHidden, size)
+  // One pass over the activations, between the product that it needs and those that need it.
+  const { down } = mlp
+  matmul.nn(rows, down.in, down.out, dy, down.weight.value, dHidden, false)
+  activateBackward(gate, up, hidden, dHidden, rows * mlp.gate.out)
+  linearBackward(matmul, down, rows, hidden, dy, undefined, false)
   linearBackward(matmul, mlp.gate, rows, x, gate, dx, true)
   linearBackward(matmul, mlp.up, rows, x, up, dx, true)
 }
@@ -56,14 +57,15 @@ function activate(gate: Floats, up: Floats, hidden: Floats, size: number): void 
   }
 }
 
-/** (gate, up) become their gradients, given that of silu(gate) * up. */
-function activateBackward(gate: Floats, up: Floats, dHidden: Floats, size: number): void {
+/** hidden = silu(gate) * up, and (gate, up) become their gradients, given that of hidden. */
+function activateBackward(gate: Floats, up: Floats, hidden: Floats, dHidden: Floats, size: number): void {
   for (let i = 0; i < size; i++) {
     const g = gate[i]!
     const u = up[i]!
     const d = dHidden[i]!
     const sigmoid = 1 / (1 + Math.exp(-g))
     const silu = g * sigmoid
+    hidden[i] = silu * u
     gate[i] = d * u * (sigmoid + silu * (1 - sigmoid))
     up[i] = d * silu
   }
