@@ -1,18 +1,22 @@
-import { digitCounter } from '@polygraft/kernels'
+import { digitCounter, type RankWindow } from '@polygraft/kernels'
 import { collectParts, noteNonFinite, type Selection, segments } from './_selection.js'
 import type { Measuring } from './measure-run.js'
 import type { MeasureTask, WindowResult } from './measure-tasks.js'
 
-/** Elements from which on a sample is worth its while. */
-const MIN_SAMPLED = 2 ** 20
+/** Tensors of fewer elements are collected whole: a window of everything. */
+const MIN_SAMPLED = 2 ** 17
+const EVERYTHING: RankWindow = { low: 0, high: 0x7f7fffff, common: [] }
 
-/** Samples the tensors that are worth it, and notes between which magnitudes their thresholds must lie, if it can. */
+/** Notes between which magnitudes thresholds must lie: by a sample, where a tensor is worth one. */
 export async function chooseWindows(selections: readonly Selection[], { run }: Measuring): Promise<void> {
-  const tasks = selections.flatMap(({ dtype, elements, wanted }, operand): MeasureTask<'sample'>[] =>
-    dtype === 'F32' && elements >= MIN_SAMPLED && wanted > 0 && wanted < elements
-      ? [{ kind: 'sample', operand, begin: 0, count: elements, share: wanted / elements }]
-      : [],
-  )
+  const tasks: MeasureTask<'sample'>[] = []
+  for (const [operand, selection] of selections.entries()) {
+    const { dtype, elements, wanted } = selection
+    if (dtype !== 'F32' || elements === 0) continue
+    if (elements < MIN_SAMPLED) selection.window = EVERYTHING
+    else if (wanted > 0 && wanted < elements)
+      tasks.push({ kind: 'sample', operand, begin: 0, count: elements, share: wanted / elements })
+  }
   await run(
     tasks,
     ({ operand }, _, window) => {
@@ -26,7 +30,9 @@ export async function chooseWindows(selections: readonly Selection[], { run }: M
 export async function countWindows(selections: readonly Selection[], { run }: Measuring): Promise<void> {
   const tasks = selections.flatMap((selection, operand) => {
     const { window } = selection
-    return window ? (segments(selection, { kind: 'window', operand, window }) as MeasureTask<'window'>[]) : []
+    if (!window) return []
+    const isWhole = window === EVERYTHING
+    return segments(selection, { kind: 'window', operand, window, isWhole }) as MeasureTask<'window'>[]
   })
   await run(
     tasks,
@@ -54,12 +60,35 @@ function fixByWindow(selection: Selection, parts: readonly WindowResult[]): void
   if (!open || !isComplete || above >= wanted || above + inside < wanted) return
   const rests = parts.map(({ rest }) => rest!)
   selection.above = above
-  for (let digit = 0; digit < 2; digit++) fixDigit(selection, rests, common, commonly)
+  const collected = total(({ rest }) => rest!.length)
+  if (collected <= MAX_SORTED)
+    fixBySorting(selection, rests, new Map(common.map((m, i) => [m, commonly[i]!])))
+  else for (let digit = 0; digit < 2; digit++) fixDigit(selection, rests, common, commonly)
   const threshold = selection.prefix[0]! * 0x10000 + selection.prefix[1]!
   const which = common.indexOf(threshold)
   selection.ties = parts.map((part) =>
     which >= 0 ? part.common[which]! : part.rest!.reduce((sum, each) => sum + Number(each === threshold), 0),
   )
+}
+
+/** Magnitudes that are sooner sorted than counted. */
+const MAX_SORTED = 2 ** 14
+
+/** Takes both digits. @param counts of the common magnitudes. */
+function fixBySorting(
+  selection: Selection,
+  rests: readonly Uint32Array[],
+  counts: ReadonlyMap<number, number>,
+): void {
+  const values = Uint32Array.from([...rests.flatMap((rest) => [...rest]), ...counts.keys()]).sort()
+  const countOf = (magnitude: number) => counts.get(magnitude) ?? 1
+  let at = values.length - 1
+  let seen = selection.above
+  while (seen + countOf(values[at]!) < selection.wanted) seen += countOf(values[at--]!)
+  const threshold = values[at]!
+  while (values[++at] === threshold) seen-- // equal ones that were seen are not above
+  selection.above = seen
+  selection.prefix = [threshold >>> 16, threshold & 0xffff]
 }
 
 /** Takes the next digit from all magnitudes of a window. @param counts of the common ones. */

@@ -75,6 +75,8 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   /** sample: of the elements, those above the threshold. */
   readonly share?: number
   readonly window?: RankWindow
+  /** window: all that lies there is wanted, however much. */
+  readonly isWhole?: boolean
   /** rowGrams, rowSquares: elements of a row. */
   readonly width?: number
   /** rowGrams: columns are wanted. */
@@ -106,9 +108,9 @@ const WINDOW_SHARE = 8
 /** Half width of a window, in standard deviations of a rank in the sample: neighbouring weights are not independent. */
 const MARGIN = 8
 /** A sample is runs of this many elements, evenly spread: one in each stretch, within limits. */
-const SAMPLE_RUN = 128
-const SAMPLE_STRETCH = 2 ** 17
-const SAMPLE_RUNS = [128, 2048] as const
+const SAMPLE_RUN = 256
+const SAMPLE_STRETCH = 2 ** 18
+const SAMPLE_RUNS = [64, 1024] as const
 
 export function createMeasurer({ sources, operands, tileElements, kernels }: MeasureJob): Measurer {
   const evaluator = createEvaluator(sources, tileElements, kernels)
@@ -187,7 +189,7 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
   function* windowed({ expr }: Tensor, task: MeasureTask): Generator<ReadRequest, WindowResult> {
     windows ??= windowCounter(kernels)
     const window = task.window!
-    const room = Math.ceil(task.count / WINDOW_SHARE)
+    const room = task.isWhole ? task.count : Math.ceil(task.count / WINDOW_SHARE)
     if (collected.length < room) collected = new Uint32Array(room)
     const common = window.common.map(() => 0)
     let [above, nonFinite, used] = [0, 0, 0]
