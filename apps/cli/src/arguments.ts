@@ -1,3 +1,4 @@
+import type { Allowed } from '@polygraft/tensor'
 import { InvalidArgumentError } from 'commander'
 
 const UNITS: Readonly<Record<string, number>> = {
@@ -88,4 +89,15 @@ export function parsePlaced(
   const index = Number(match[1])
   if (before.has(index)) throw new InvalidArgumentError(`Index ${index} is given twice.`)
   return new Map([...before, [index, match[2]!]])
+}
+
+/** `score.*=a head for ranking`, added to what was given before. */
+export function parseAllowed(text: string, before: readonly Allowed[] = []): readonly Allowed[] {
+  const [tensors, reason] = [
+    text.slice(0, text.indexOf('=')).trim(),
+    text.slice(text.indexOf('=') + 1).trim(),
+  ]
+  if (!text.includes('=') || tensors === '' || reason === '')
+    throw new InvalidArgumentError('Expected names and a reason such as "score.weight=not for generation".')
+  return [...before, { tensors, reason }]
 }

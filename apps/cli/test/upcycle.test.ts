@@ -1,7 +1,17 @@
 import { cp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { createTemp, problemOf, run, runJson, succeed, type Temp, tensorsOf, writeModel } from './support.js'
+import {
+  createTemp,
+  type ModelOptions,
+  problemOf,
+  run,
+  runJson,
+  succeed,
+  type Temp,
+  tensorsOf,
+  writeModel,
+} from './support.js'
 
 let temp: Temp
 const at = (name: string) => temp.at(name)
@@ -158,5 +168,40 @@ describe.concurrent('expand', () => {
     await upcycle('mixture')
     const { json } = await runJson(['expand', at('mixture'), '-o', at('none'), '--blocks', '1'])
     expect(problemOf(json.error.problems, 'already-moe').next).toContain('dense base')
+  })
+})
+
+describe.concurrent('--allow', () => {
+  it('leaves out what no model of the family has, with the reason in the manifest', async () => {
+    const edit: ModelOptions['edit'] = (tensors) =>
+      tensors.set('score.weight', { dtype: 'BF16', shape: [2, 8] })
+    const [base, post] = await Promise.all(
+      [1, 2].map((seed) => writeModel(at(`scored-${seed}`), { config: qwen2, seed, edit })),
+    )
+    const allow = ['--allow', 'score.*=a head for ranking']
+    const args = ['upcycle', base!, '-o', at('allowed'), '--experts', '2']
+    problemOf((await runJson(args)).json.error.problems, 'unexpected-tensor')
+    const { skipped } = await succeed([...args, ...allow])
+    expect(skipped).toEqual([{ tensor: 'score.weight', reason: 'a head for ranking (base)' }])
+    const pair = ['--base', base!, '--post', post!]
+    await succeed(['graft', at('allowed'), '-o', at('allowed-graft'), ...pair, ...allow])
+    await succeed(['verify', at('allowed'), '--base', base!])
+    await succeed(['verify', at('allowed-graft'), ...pair, '--cpt', at('allowed')])
+    await succeed(['expand', base!, '-o', at('allowed-deep'), '--blocks', '1', ...allow])
+    await succeed(['verify', at('allowed-deep'), '--base', base!])
+  })
+
+  it('wants a reason', async () => {
+    const { code, stderr } = await run([
+      'upcycle',
+      at('base'),
+      '-o',
+      at('x'),
+      '--experts',
+      '2',
+      '--allow',
+      'score',
+    ])
+    expect([code, stderr]).toEqual([2, expect.stringContaining('a reason')])
   })
 })

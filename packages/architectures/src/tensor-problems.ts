@@ -80,6 +80,6 @@ function unexpected(family: Family, name: string, tensor: Tensor): Problem {
     received: `${tensor.dtype} [${tensor.shape.join(', ')}]`,
     next: FUSED.test(name)
       ? "Save the model with transformers' save_pretrained, which splits fused experts."
-      : 'Remove it, or use the config.json that belongs to these weights.',
+      : 'Leave it out on purpose (allow), or use the config.json that belongs to these weights.',
   }
 }

@@ -22,15 +22,22 @@ import { alignRows, type DenseDelta, denseDelta, type TensorDelta } from './_den
 import { expansionOf, expansionProblems, knowsSharedExpert, withOrigin } from './_expansion.js'
 import { isDelta, originProblems } from './_origin-problems.js'
 import { layoutFor, planSteps } from './_plan.js'
-import { checkpointsOf, type GraftOptions, type GraftSettings, type PairSource } from './options.js'
+import {
+  checkpointsOf,
+  type GraftOptions,
+  type GraftSettings,
+  type PairSource,
+  withoutAllowedIn,
+} from './options.js'
 
 /**
  * Everything that keeps the delta from being grafted onto the cpt `given`: families and configs that disagree (unless forced),
  * tensors missing, unexpected, of other shapes or no floats in any of the checkpoints, vocabularies, the stored delta's
  * base, factors that are no numbers or name no expert or layer. All kinds together; empty when `graft` will do.
  */
-export function graftProblems(given: Checkpoint, options: GraftOptions): Problem[] {
-  const cpt = withOrigin(given, options)
+export function graftProblems(given: Checkpoint, all: GraftOptions): Problem[] {
+  const { cpt: whole, options } = withoutAllowedIn(given, all)
+  const cpt = withOrigin(whole, options)
   const families = [
     ...Object.entries(checkpointsOf(cpt, options)).flatMap(([role, each]) => deltaAsModel(role, each)),
     ...collect(() => familyProblems(cpt, options)),

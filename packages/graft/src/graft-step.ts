@@ -1,10 +1,11 @@
 import { type RowAlignment, readDeltaStep } from '@polygraft/delta'
-import { type Checkpoint, type JsonObject, type JsonValue, sourceIds } from '@polygraft/tensor'
+import { type Allowed, type Checkpoint, type JsonObject, type JsonValue, sourceIds } from '@polygraft/tensor'
 import type { GraftOptions, GraftSettings } from './options.js'
 
 /** The recipe step of a graft, as plain data. */
 export function graftStep(cpt: Checkpoint, options: GraftOptions, rows: RowAlignment): JsonObject {
   const { lambda = 1, expertLambda, layerLambda, foldRouter = false, sharedExpert, force = false } = options
+  const { allow = [] } = options
   return {
     op: 'graft',
     inputs: { cpt: sourceIds(cpt), ...inputsOf(options) },
@@ -13,6 +14,7 @@ export function graftStep(cpt: Checkpoint, options: GraftOptions, rows: RowAlign
     layerLambda: Object.fromEntries(layerLambda ?? []),
     foldRouter,
     ...(sharedExpert ? { sharedExpert } : {}),
+    ...(allow.length ? { allow: allow.map((each) => ({ ...each })) } : {}),
     rows: rows.by,
     tokenizer: rows.tokenizer,
     force,
@@ -42,9 +44,20 @@ export function recordedGraft(checkpoint: Checkpoint): RecordedGraft | undefined
     layerLambda: factors(step.layerLambda),
     foldRouter: step.foldRouter === true,
     force: step.force === true,
+    allow: checkpoint.provenance.recipe.flatMap((each) =>
+      each === step || each.op === 'recipe' ? recordedAllow(each) : [],
+    ),
     ...(sharedExpert === 'derived' || sharedExpert === 'placeholder' ? { sharedExpert } : {}),
   }
   return { settings, deltaRecipe: Array.isArray(delta) ? (delta as readonly JsonObject[]) : undefined }
+}
+
+/** The rules of a step for tensors that were left out; a recipe has them for all of its inputs. */
+export function recordedAllow({ op, allow: own, recipe }: JsonObject): readonly Allowed[] {
+  const allow = op === 'recipe' ? (recipe as JsonObject | null)?.allow : own
+  const isRule = (each: unknown): each is Allowed =>
+    typeof (each as Allowed | null)?.tensors === 'string' && typeof (each as Allowed).reason === 'string'
+  return Array.isArray(allow) ? (allow as readonly unknown[]).filter(isRule) : []
 }
 
 function factors(value: JsonValue | undefined): ReadonlyMap<number, number> {

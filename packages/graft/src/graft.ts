@@ -18,7 +18,7 @@ import { graftPieces, pieceDeltas } from './_piece-deltas.js'
 import { planSteps, type Step } from './_plan.js'
 import { graftProblems } from './graft-problems.js'
 import { graftStep } from './graft-step.js'
-import { checkpointsOf, type GraftOptions } from './options.js'
+import { allowedIn, checkpointsOf, type GraftOptions, withoutAllowedIn } from './options.js'
 
 /** Where the norm's new weight is as near to zero as this, a router's column is not rescaled. */
 export const FOLD_GUARD = 1e-6
@@ -38,10 +38,11 @@ export const FOLD_GUARD = 1e-6
  * and config are cpt's, with post's bos, eos and pad ids; tokenizer, chat template and generation config are post's.
  * @throws ModelError with every one of `graftProblems`.
  */
-export function graft(options: GraftOptions): Op {
+export function graft(all: GraftOptions): Op {
   return (given) => {
-    const cpt = withOrigin(given, options)
-    throwIfAny(graftProblems(cpt, options))
+    throwIfAny(graftProblems(given, all))
+    const { cpt: whole, options } = withoutAllowedIn(given, all)
+    const cpt = withOrigin(whole, options)
     const delta = denseDelta(options)
     const tied = isTied(cpt) && delta.tied
     const rows = alignRows(cpt, options)
@@ -57,7 +58,7 @@ export function graft(options: GraftOptions): Op {
       provenance: {
         ...cpt.provenance,
         recipe: [...cpt.provenance.recipe, graftStep(cpt, options, rows)],
-        skipped: [...cpt.provenance.skipped, ...skipped(cpt, options)],
+        skipped: [...cpt.provenance.skipped, ...skipped(cpt, options), ...allowedIn(given, all)],
       },
     }
   }

@@ -1,6 +1,13 @@
 import type { SharedExpert } from '@polygraft/architectures'
 import type { Vocabularies } from '@polygraft/delta'
-import type { Checkpoint, Provenance } from '@polygraft/tensor'
+import {
+  type Allowed,
+  allowedTensors,
+  type Checkpoint,
+  type Provenance,
+  type Skipped,
+  withoutAllowed,
+} from '@polygraft/tensor'
 
 /** How a delta is added. Every factor multiplies: expert e of layer l takes lambda * expertLambda(e) * layerLambda(l). */
 export interface GraftSettings {
@@ -25,6 +32,8 @@ export interface GraftSettings {
    * `polygraft.json`). It tells how experts were cut, scaled or drawn anew, and which layers were inserted.
    */
   readonly upcycled?: Provenance
+  /** Tensors of the inputs that the result has no place for, and that are left out on purpose. */
+  readonly allow?: readonly Allowed[]
   /** Go on although configs, families or the delta's base differ. Shapes must agree all the same. */
   readonly force?: boolean
   /** From `readVocabularies`. Without them rows go together by id, which needs equal row counts. */
@@ -59,4 +68,27 @@ export function lambdaOf(
 /** All checkpoints that meet in a graft, by what a user calls them. */
 export function checkpointsOf(cpt: Checkpoint, options: GraftOptions): Readonly<Record<string, Checkpoint>> {
   return 'delta' in options ? { cpt, delta: options.delta } : { cpt, base: options.base, post: options.post }
+}
+
+/** cpt and the options without the tensors that may be left out. */
+export function withoutAllowedIn(
+  cpt: Checkpoint,
+  options: GraftOptions,
+): { readonly cpt: Checkpoint; readonly options: GraftOptions } {
+  const { allow = [] } = options
+  const cut = (each: Checkpoint) => withoutAllowed(each, allow)
+  return {
+    cpt: cut(cpt),
+    options:
+      'delta' in options
+        ? { ...options, delta: cut(options.delta) }
+        : { ...options, base: cut(options.base), post: cut(options.post) },
+  }
+}
+
+/** Those tensors, of all checkpoints. */
+export function allowedIn(cpt: Checkpoint, options: GraftOptions): readonly Skipped[] {
+  return Object.entries(checkpointsOf(cpt, options)).flatMap(([role, each]) =>
+    allowedTensors(each, options.allow ?? [], role),
+  )
 }

@@ -11,6 +11,7 @@ import {
   piecesOf,
 } from '@polygraft/experts'
 import {
+  type Allowed,
   type Checkpoint,
   type Expr,
   type JsonObject,
@@ -20,12 +21,14 @@ import {
   numel,
   type StateDict,
   type Tensor,
+  withoutAllowed,
 } from '@polygraft/tensor'
 import { compareConfigs } from './_config-check.js'
 import { expansionOf } from './_expansion.js'
 import { parameterCheck } from './_parameter-check.js'
 import { routerCheck } from './_router-check.js'
 import { createProgress, equalBytes, readTile, tilesOf } from './_tiles.js'
+import { recordedAllow } from './graft-step.js'
 import { type Check, checkOf, reportOf, type VerifyOptions, type VerifyReport } from './verify-report.js'
 
 /** What an upcycled checkpoint was made of. */
@@ -50,9 +53,9 @@ export async function verifyUpcycle(
   options: VerifyOptions = {},
 ): Promise<VerifyReport> {
   try {
-    const { base } = sources
+    const base = withoutAllowed(sources.base, allowedBy(output))
     const layout = layoutOf(output.config, base.config, expansionOf(output, base.config, {}))
-    const checks = await derivationChecks(output, sources, layout, options)
+    const checks = await derivationChecks(output, { ...sources, base }, layout, options)
     return reportOf([
       configCheck(output, base, layout),
       ...checks,
@@ -64,6 +67,13 @@ export async function verifyUpcycle(
     return reportOf([{ name: 'sources', ok: false, detail: error.message }])
   }
 }
+
+/** What upcycling or expanding left out on purpose. */
+function allowedBy({ provenance }: Checkpoint): readonly Allowed[] {
+  return provenance.recipe.flatMap((step) => (MAKERS.has(step.op) ? recordedAllow(step) : []))
+}
+
+const MAKERS: ReadonlySet<unknown> = new Set(['upcycle', 'expand', 'recipe'])
 
 /** Without a recipe the config says itself how many experts there are, and how many a token takes. */
 function configCheck(

@@ -1,6 +1,6 @@
 import { familyOf } from '@polygraft/architectures'
 import { createDelta, readVocabularies, scaleDelta, type Vocabularies } from '@polygraft/delta'
-import { type Checkpoint, ModelError, mergeSources, pipe } from '@polygraft/tensor'
+import { type Checkpoint, ModelError, mergeSources, pipe, withoutAllowed } from '@polygraft/tensor'
 import { compareConfigs } from './_config-check.js'
 import { alignRows, denseDelta } from './_dense-delta.js'
 import { withOrigin } from './_expansion.js'
@@ -13,7 +13,7 @@ import { createProgress, equalBytes, readTile, tilesOf } from './_tiles.js'
 import { countUngraft } from './_ungraft.js'
 import { graft } from './graft.js'
 import { recordedGraft } from './graft-step.js'
-import type { GraftOptions, PairSource } from './options.js'
+import { type GraftOptions, type PairSource, withoutAllowedIn } from './options.js'
 import { type Check, checkOf, reportOf, type VerifyOptions, type VerifyReport } from './verify-report.js'
 
 /** What a graft was made of. */
@@ -40,14 +40,16 @@ export async function verify(
 ): Promise<VerifyReport> {
   const vocabularies = options.vocabularies ?? (await readVocabularies({ ...sources }))
   try {
-    const settings = rebuildOptions(output, sources, vocabularies)
-    const from = { ...sources, cpt: withOrigin(sources.cpt, settings) }
-    const expected = graft(settings)(from.cpt)
+    const all = rebuildOptions(output, sources, vocabularies)
+    const expected = graft(all)(sources.cpt)
+    const { cpt, options: settings } = withoutAllowedIn(sources.cpt, all)
+    const base = withoutAllowed(sources.base, all.allow ?? [])
+    const from = { ...sources, base, cpt: withOrigin(cpt, settings) }
     return reportOf([
       structureCheck(output, expected),
       compareConfigs(output.config, expected.config, 'a graft'),
       await filesCheck(output, expected),
-      parameterCheck(output, sources.base),
+      parameterCheck(output, base),
       ...(await elementChecks(output, expected, from, settings, options)),
     ])
   } catch (error) {

@@ -1,10 +1,12 @@
 import {
+  allowedTensors,
   type Checkpoint,
   type JsonValue,
   ModelError,
   type Problem,
   type Skipped,
   throwIfAny,
+  withoutAllowed,
 } from '@polygraft/tensor'
 import { adapted } from './_adapted.js'
 import type { MergeEnvironment } from './_merge-environment.js'
@@ -14,8 +16,7 @@ import { type BuiltMerge, buildMerge } from './build-merge.js'
 import { buildMixture } from './build-mixture.js'
 import { buildPipeline } from './build-pipeline.js'
 import type { Measuring } from './measuring.js'
-import type { Allowed, Recipe } from './parse-recipe.js'
-import { matches } from './setting.js'
+import type { Recipe } from './parse-recipe.js'
 
 /** What a recipe is built with. */
 export interface RecipeEnvironment {
@@ -72,9 +73,8 @@ async function openModels(recipe: Recipe, environment: RecipeEnvironment): Promi
   for (const [name, reference] of recipe.models) {
     try {
       const model = await openModel(reference, environment)
-      const skipped = allowedOf(model, name, recipe.allow)
-      dropped.push(...skipped)
-      models.set(name, without(model, new Set(skipped.map(({ tensor }) => tensor))))
+      dropped.push(...allowedTensors(model, recipe.allow, name))
+      models.set(name, withoutAllowed(model, recipe.allow))
     } catch (error) {
       if (!(error instanceof ModelError)) throw error
       const place = recipe.yaml.place(recipe.places.get(name) ?? [])
@@ -93,18 +93,6 @@ async function openModel(
   const target = await open(model)
   if (!lora) return target
   return (await adapted(target, await open(lora), 1, measuring)).checkpoint
-}
-
-function allowedOf({ tensors }: Checkpoint, name: string, allow: readonly Allowed[]): Skipped[] {
-  return [...tensors.keys()].flatMap((tensor) => {
-    const rule = allow.find((each) => matches(each.tensors, tensor))
-    return rule ? [{ tensor, reason: `${rule.reason} (${name})` }] : []
-  })
-}
-
-function without(model: Checkpoint, names: ReadonlySet<string>): Checkpoint {
-  if (names.size === 0) return model
-  return { ...model, tensors: new Map([...model.tensors].filter(([tensor]) => !names.has(tensor))) }
 }
 
 /** With the recipe itself among the steps that made it: behind a merge, and before the steps of a pipeline, whose last one says what it is. */

@@ -1,4 +1,4 @@
-import { ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
+import { type Allowed, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
 import type { z } from 'zod'
 import { describe, meant, schemaProblems } from './_issues.js'
 import { mergekitSchema } from './_mergekit-schema.js'
@@ -25,12 +25,6 @@ interface AnyRecipe {
   readonly allow: readonly Allowed[]
   /** What has no effect, or may surprise. */
   readonly warnings: readonly Problem[]
-}
-
-/** Tensors whose names hold `tensors`, where `*` stands for anything. */
-export interface Allowed {
-  readonly tensors: string
-  readonly reason: string
 }
 
 /** A recipe of mergekit. */

@@ -1,3 +1,4 @@
+import { matchesName } from '@polygraft/tensor'
 import { z } from 'zod'
 
 /** What a parameter is in the end, for one tensor. */
@@ -52,16 +53,9 @@ export function settingValues(setting: Setting): readonly Scalar[] {
   return conditions.flatMap(({ value }) => value)
 }
 
-/** Whether the name of a tensor holds `filter`. */
-export function matches(filter: string | undefined, name: string): boolean {
-  if (filter === undefined || filter === '*') return true
-  const parts = filter.split('*')
-  let from = 0
-  return parts.every((part) => {
-    const at = name.indexOf(part, from)
-    from = at + part.length
-    return at >= 0
-  })
+/** Whether a condition holds for a tensor; one without a filter does for all. */
+function matches(filter: string | undefined, name: string): boolean {
+  return filter === undefined || matchesName(filter, name)
 }
 
 function isScalar(value: unknown): value is Scalar {

@@ -1,3 +1,4 @@
+export { type Allowed, allowedTensors, matchesName, withoutAllowed } from './allow.js'
 export type {
   ByteSource,
   Checkpoint,

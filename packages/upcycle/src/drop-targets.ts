@@ -19,7 +19,7 @@ import {
   throwIfAny,
 } from '@polygraft/tensor'
 import { denseSources } from './_sources.js'
-import { type ResolvedOptions, recipeStep, resolveOptions, type UpcycleOptions } from './options.js'
+import { inputsOf, type ResolvedOptions, recipeStep, resolveOptions, type UpcycleOptions } from './options.js'
 import { upcycleProblems } from './upcycle-problems.js'
 
 /**
@@ -28,9 +28,11 @@ import { upcycleProblems } from './upcycle-problems.js'
  * all models that experts come from. Empty for another `expertInit`.
  * @throws ModelError as `upcycle` does.
  */
-export function dropTargets(checkpoint: Checkpoint, options: UpcycleOptions): StateDict {
-  throwIfAny(upcycleProblems(checkpoint, options))
-  const resolved = resolveOptions(options)
+export function dropTargets(given: Checkpoint, options: UpcycleOptions): StateDict {
+  throwIfAny(upcycleProblems(given, options))
+  const inputs = inputsOf(given, options)
+  const checkpoint = inputs.base
+  const resolved = resolveOptions(inputs.options)
   const { layout, config } = plannedLayout(checkpoint, resolved)
   const sources = denseSources(checkpoint, resolved)
   const targets = [...redrawnPieces(layout, config)].map(([key, piece]): [string, Tensor] => {

@@ -105,3 +105,16 @@ describe('expand', () => {
     expect(provenance.skipped).toEqual([{ tensor: name, reason: expect.stringContaining('buffer') }])
   })
 })
+
+describe('expand with allow', () => {
+  it('leaves out what has no place, and records it', () => {
+    const base = dense('llama')
+    const tensors = new Map([...base.tensors, ['score.weight', base.tensors.get('model.norm.weight')!]])
+    const given = { ...base, tensors }
+    expect(expandProblems(given, { blocks: 1 }).map(({ code }) => code)).toEqual(['unexpected-tensor'])
+    const allow = [{ tensors: 'score', reason: 'a head for ranking' }]
+    const { provenance } = expand({ blocks: 1, allow })(given)
+    expect(provenance.skipped).toEqual([{ tensor: 'score.weight', reason: 'a head for ranking (base)' }])
+    expect(provenance.recipe[0]!.allow).toEqual(allow)
+  })
+})

@@ -7,6 +7,8 @@ import {
 } from '@polygraft/architectures'
 import { constant, insertedFrom, insertedLayers, layoutOf, piecesOf, readExpansion } from '@polygraft/experts'
 import {
+  type Allowed,
+  allowedTensors,
   type Checkpoint,
   type JsonObject,
   ModelError,
@@ -18,6 +20,7 @@ import {
   sourceIds,
   type Tensor,
   throwIfAny,
+  withoutAllowed,
 } from '@polygraft/tensor'
 import { HOLDS_DELTA } from './upcycle-problems.js'
 
@@ -27,6 +30,8 @@ export interface ExpandOptions {
    * section 3.2); above L, several follow each other.
    */
   readonly blocks: number
+  /** Tensors of the input that the result has no place for, and that are left out on purpose. */
+  readonly allow?: readonly Allowed[]
 }
 
 // As many as a config may have.
@@ -39,8 +44,10 @@ const MAX_LAYERS = 10_000
  * @throws ModelError with everything that `expandProblems` finds.
  */
 export function expand(options: ExpandOptions): Op {
-  return (checkpoint) => {
-    throwIfAny(expandProblems(checkpoint, options))
+  return (given) => {
+    throwIfAny(expandProblems(given, options))
+    const { allow = [] } = options
+    const checkpoint = withoutAllowed(given, allow)
     const { config, tensors, provenance } = checkpoint
     const { numLayers } = dimensionsOf(familyOf(config), config)
     const after = Array.from(
@@ -52,6 +59,7 @@ export function expand(options: ExpandOptions): Op {
       inputs: { base: sourceIds(checkpoint) },
       after,
       layers: numLayers,
+      ...(allow.length ? { allow: allow.map((each) => ({ ...each })) } : {}),
     }
     const expanded = expandedConfig(config, insertedLayers(numLayers, after))
     const result = expandedTensors(tensors, config, expanded, step)
@@ -62,7 +70,7 @@ export function expand(options: ExpandOptions): Op {
       provenance: {
         ...provenance,
         recipe: [...provenance.recipe, step],
-        skipped: [...provenance.skipped, ...result.skipped],
+        skipped: [...provenance.skipped, ...result.skipped, ...allowedTensors(given, allow, 'base')],
       },
     }
   }
@@ -97,8 +105,11 @@ function expandedTensors(
  * Everything that keeps `expand` from working; empty when nothing does. Codes: "bad-option", "is-delta", "unsupported-family", "already-moe",
  * "bad-config", "missing-tensor", "unexpected-tensor", "shape-mismatch", "not-float".
  */
-export function expandProblems(checkpoint: Checkpoint, { blocks }: ExpandOptions): readonly Problem[] {
-  const { config, tensors, provenance } = checkpoint
+export function expandProblems(
+  checkpoint: Checkpoint,
+  { blocks, allow = [] }: ExpandOptions,
+): readonly Problem[] {
+  const { config, tensors, provenance } = withoutAllowed(checkpoint, allow)
   const problems: Problem[] = provenance.recipe.some(({ op }) => op === 'delta') ? [HOLDS_DELTA] : []
   try {
     const family = familyOf(config)

@@ -1,7 +1,16 @@
 import type { SharedExpert, TargetName } from '@polygraft/architectures'
 import type { RouterInit } from '@polygraft/routing'
 import { ROUTER_INITS } from '@polygraft/routing'
-import { type Checkpoint, type JsonObject, type Problem, sourceIds } from '@polygraft/tensor'
+import {
+  type Allowed,
+  allowedTensors,
+  type Checkpoint,
+  type JsonObject,
+  type Problem,
+  type Skipped,
+  sourceIds,
+  withoutAllowed,
+} from '@polygraft/tensor'
 
 /**
  * How experts other than expert 0 start; with `noise` and `drop` the model no longer computes exactly what it did.
@@ -59,12 +68,37 @@ export interface UpcycleOptions {
   readonly expertInit?: ExpertInit
   /** Labels of experts 1, 2, ... : one new language, or group of languages, each. */
   readonly languages?: readonly string[]
+  /** Tensors of the inputs that the mixture has no place for, and that are left out on purpose. */
+  readonly allow?: readonly Allowed[]
   /** Whether the gate renormalises the top-k weights. Default true: anything else does not preserve the function. */
   readonly normTopkProb?: boolean
 }
 
 /** The options with every default filled in. */
 export type ResolvedOptions = Required<UpcycleOptions>
+
+/** What is worked on: the inputs without what may be left out, and that. */
+export interface Inputs {
+  readonly base: Checkpoint
+  readonly options: UpcycleOptions
+  readonly dropped: readonly Skipped[]
+}
+
+/** A model that is given in two places stays one model. */
+export function inputsOf(base: Checkpoint, options: UpcycleOptions): Inputs {
+  const { allow = [], expertsFrom } = options
+  if (allow.length === 0) return { base, options, dropped: [] }
+  const models = new Map([[base, 'base']])
+  for (const [expert, model] of expertsFrom ?? [])
+    if (!models.has(model)) models.set(model, `model of expert ${expert}`)
+  const cut = new Map([...models.keys()].map((model) => [model, withoutAllowed(model, allow)]))
+  const from = [...(expertsFrom ?? [])].map(([expert, model]) => [expert, cut.get(model)!] as const)
+  return {
+    base: cut.get(base)!,
+    options: { ...options, expertsFrom: new Map(from) },
+    dropped: [...models].flatMap(([model, role]) => allowedTensors(model, allow, role)),
+  }
+}
 
 /** The label of expert 0. */
 export const ORIGINAL = 'original'
@@ -86,6 +120,7 @@ export function resolveOptions(options: UpcycleOptions): ResolvedOptions {
     expertsFrom: options.expertsFrom ?? new Map(),
     others: options.others ?? 'base',
     languages,
+    allow: options.allow ?? [],
     normTopkProb: options.normTopkProb ?? true,
   }
 }
@@ -164,7 +199,7 @@ export function recipeStep(
   base: Checkpoint,
   moments: ReadonlyMap<string, readonly [number, number]>,
 ): JsonObject {
-  const { expertInit, expertsFrom, denseLayers, ...rest } = options
+  const { expertInit, expertsFrom, denseLayers, allow, ...rest } = options
   const from = [...expertsFrom].map(([expert, model]) => [expert, sourceIds(model)] as const)
   return {
     op: 'upcycle',
@@ -172,6 +207,7 @@ export function recipeStep(
     ...rest,
     target,
     denseLayers: [...denseLayers],
+    ...(allow.length ? { allow: allow.map((each) => ({ ...each })) } : {}),
     expertInit:
       expertInit.kind === 'drop'
         ? { kind: 'drop', rate: expertInit.rate, moments: Object.fromEntries(moments) }

@@ -2,16 +2,18 @@ import { expectedTensors, familyOf, moeConfig, moeTarget, tensorProblems } from 
 import type { Checkpoint, Problem } from '@polygraft/tensor'
 import { ModelError } from '@polygraft/tensor'
 import { modelProblems } from './_model-problems.js'
-import { optionProblems, resolveOptions, type UpcycleOptions } from './options.js'
+import { inputsOf, optionProblems, resolveOptions, type UpcycleOptions } from './options.js'
 
 /**
  * Everything that keeps `upcycle` from working, found together for a dry run; empty when nothing does. Codes: "bad-option",
  * "is-delta", "unsupported-family", "already-moe", "target-cannot-hold", "quantised", "bad-config", "missing-tensor", "unexpected-tensor",
  * "shape-mismatch", "not-float", and "family-mismatch", "config-mismatch" for a model that an expert is to come from.
  */
-export function upcycleProblems(checkpoint: Checkpoint, options: UpcycleOptions): readonly Problem[] {
+export function upcycleProblems(given: Checkpoint, options: UpcycleOptions): readonly Problem[] {
+  const inputs = inputsOf(given, options)
+  const checkpoint = inputs.base
   const { config, tensors } = checkpoint
-  const resolved = resolveOptions(options)
+  const resolved = resolveOptions(inputs.options)
   const problems: Problem[] = [...optionProblems(resolved)]
   if (checkpoint.provenance.recipe.some(({ op }) => op === 'delta')) problems.push(HOLDS_DELTA)
   const dense = attempt(problems, () => familyOf(config))

@@ -354,3 +354,41 @@ describe('checkpoints', () => {
     expect(codes(dense('llama'), { experts: 1e6 })).toEqual(['bad-config'])
   })
 })
+
+describe('allow', () => {
+  const extra: Tensor = { dtype: 'BF16', shape: [2, 8], expr: read('synthetic', 'score.weight') }
+  const base = withTensors(dense('llama'), (tensors) => tensors.set('score.weight', extra))
+  const allow = [{ tensors: 'score.*', reason: 'a head for ranking' }]
+
+  it('leaves out what has no place, of every model, and says why', () => {
+    expect(codes(base, { experts: 2 })).toEqual(['unexpected-tensor'])
+    const other = withTensors(base, () => {})
+    const { provenance, tensors } = upcycle({ experts: 2, expertsFrom: new Map([[1, other]]), allow })(base)
+    expect(tensors.has('score.weight')).toBe(false)
+    expect(provenance.skipped).toEqual([
+      { tensor: 'score.weight', reason: 'a head for ranking (base)' },
+      { tensor: 'score.weight', reason: 'a head for ranking (model of expert 1)' },
+    ])
+    expect(provenance.recipe[0]!.allow).toEqual(allow)
+  })
+
+  it('of nothing leaves no trace', () => {
+    const plain = dense('llama')
+    expect(upcycle({ experts: 2, allow: [] })(plain)).toEqual(upcycle({ experts: 2 })(plain))
+  })
+
+  it('does not make up for tensors that are needed', () => {
+    const options = { experts: 2, allow: [{ tensors: 'norm', reason: 'a slip' }] }
+    expect(new Set(codes(dense('llama'), options))).toEqual(new Set(['missing-tensor']))
+  })
+
+  it('takes one model in two places for one', () => {
+    const expertsFrom = new Map([
+      [0, base],
+      [1, base],
+    ])
+    const { sources, provenance } = upcycle({ experts: 2, expertsFrom, others: 'mean', allow })(base)
+    expect(sources.size).toBe(1)
+    expect(provenance.skipped).toHaveLength(1)
+  })
+})

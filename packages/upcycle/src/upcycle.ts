@@ -23,7 +23,14 @@ import type {
 import { mergeSources, numel, throwIfAny } from '@polygraft/tensor'
 import { type DenseSources, denseSources } from './_sources.js'
 import { dropMoments } from './drop-targets.js'
-import { ORIGINAL, type ResolvedOptions, recipeStep, resolveOptions, type UpcycleOptions } from './options.js'
+import {
+  inputsOf,
+  ORIGINAL,
+  type ResolvedOptions,
+  recipeStep,
+  resolveOptions,
+  type UpcycleOptions,
+} from './options.js'
 import { upcycleProblems } from './upcycle-problems.js'
 
 /**
@@ -34,9 +41,11 @@ import { upcycleProblems } from './upcycle-problems.js'
  * @throws ModelError with everything that `upcycleProblems` finds; "missing-statistics", "not-finite" for `drop`.
  */
 export function upcycle(options: UpcycleOptions): Op {
-  return (checkpoint) => {
-    throwIfAny(upcycleProblems(checkpoint, options))
-    const resolved = resolveOptions(options)
+  return (given) => {
+    throwIfAny(upcycleProblems(given, options))
+    const inputs = inputsOf(given, options)
+    const checkpoint = inputs.base
+    const resolved = resolveOptions(inputs.options)
     const { moments, problems } = dropMoments(checkpoint, resolved)
     throwIfAny(problems)
     const target = moeTarget(familyOf(checkpoint.config), checkpoint.config, resolved.target)
@@ -54,7 +63,7 @@ export function upcycle(options: UpcycleOptions): Op {
       provenance: provenanceOf(
         checkpoint,
         step,
-        sources.unused(layout).filter(({ tensor }) => !tensors.has(tensor)),
+        [...sources.unused(layout).filter(({ tensor }) => !tensors.has(tensor)), ...inputs.dropped],
         resolved,
       ),
     }

@@ -1,6 +1,6 @@
 import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES } from '@polygraft/engine'
 import { type Command, Option } from 'commander'
-import { parseBytes, parseWhole } from '../arguments.js'
+import { parseAllowed, parseBytes, parseWhole } from '../arguments.js'
 import { nonFiniteOption } from '../non-finite.js'
 
 /** Adds what every writing command takes. */
@@ -29,6 +29,13 @@ export function threadsOption(): Option {
   const help =
     'threads that compute (default: one for each core as memory allows, none for small checkpoints)'
   return new Option('--threads <n>', help).argParser(parseWhole(0))
+}
+
+/** `--allow`, for commands that must find a place for every tensor of their inputs. */
+export function allowOption(): Option {
+  const help =
+    'leave out input tensors whose names hold this (* is anything), and say why; repeat it for more'
+  return new Option('--allow <tensors=reason>', help).argParser(parseAllowed)
 }
 
 /** `--json`, which every command has. */

@@ -1,13 +1,15 @@
+import type { Allowed } from '@polygraft/tensor'
 import { expand, expandProblems } from '@polygraft/upcycle'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { runJob, type WriteArguments } from '../write.js'
-import { addExample, addJson, addWriteOptions } from './_options.js'
+import { addExample, addJson, addWriteOptions, allowOption } from './_options.js'
 
 interface Arguments extends WriteArguments {
   readonly blocks: number
+  readonly allow?: readonly Allowed[]
   readonly json?: boolean
 }
 
@@ -25,14 +27,17 @@ export function addExpand(program: Command): void {
         .argParser(parseWhole(1))
         .makeOptionMandatory(),
     )
-  addExample(addJson(addWriteOptions(command)), 'polygraft expand ./base -o ./deeper --blocks 8')
+  addExample(
+    addJson(addWriteOptions(command.addOption(allowOption()))),
+    'polygraft expand ./base -o ./deeper --blocks 8',
+  )
   command.action(run)
 }
 
 async function run(location: string, args: Arguments): Promise<void> {
   const terminal = createTerminal(args.json ?? false)
   const base = await openCheckpoint(location)
-  const options = { blocks: args.blocks }
+  const options = { blocks: args.blocks, ...(args.allow ? { allow: args.allow } : {}) }
   await runJob(
     terminal,
     {

@@ -1,12 +1,12 @@
 import { readVocabularies } from '@polygraft/delta'
 import { type GraftOptions, type GraftSettings, graft, graftProblems, graftWarnings } from '@polygraft/graft'
-import type { Checkpoint } from '@polygraft/tensor'
+import type { Allowed, Checkpoint } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseIndexed, parseReal } from '../arguments.js'
 import { CHECKPOINT_HELP, localPaths, openCheckpoint, openCheckpoints } from '../open.js'
 import { createTerminal } from '../terminal.js'
 import { runJob, type WriteArguments } from '../write.js'
-import { addExample, addJson, addWriteOptions } from './_options.js'
+import { addExample, addJson, addWriteOptions, allowOption } from './_options.js'
 
 interface Arguments extends WriteArguments {
   readonly base?: string
@@ -18,6 +18,7 @@ interface Arguments extends WriteArguments {
   readonly foldRouter?: boolean
   readonly upcycled?: string
   readonly sharedExpert?: NonNullable<GraftOptions['sharedExpert']>
+  readonly allow?: readonly Allowed[]
   readonly json?: boolean
 }
 
@@ -55,7 +56,7 @@ export function addGraft(program: Command): void {
       ).choices(['derived', 'placeholder']),
     )
   addExample(
-    addJson(addWriteOptions(command)),
+    addJson(addWriteOptions(command.addOption(allowOption()))),
     'polygraft graft ./moe-cpt -o ./moe-instruct --base ./base --post ./instruct',
     'polygraft graft ./moe-cpt -o ./moe-instruct --base ./base --post ./instruct --upcycled ./moe',
     'polygraft graft ./moe-cpt -o ./moe-instruct --delta ./delta --expert-lambda 0=1,1=0.8 --dry-run',
@@ -74,6 +75,7 @@ async function run(location: string, args: Arguments, command: Command): Promise
     force: args.force ?? false,
     ...(args.expertLambda ? { expertLambda: args.expertLambda } : {}),
     ...(args.layerLambda ? { layerLambda: args.layerLambda } : {}),
+    ...(args.allow ? { allow: args.allow } : {}),
     ...(args.sharedExpert ? { sharedExpert: args.sharedExpert } : {}),
     ...(args.upcycled === undefined ? {} : { upcycled: (await openCheckpoint(args.upcycled)).provenance }),
   }

@@ -1,5 +1,5 @@
 import { measureStatistics } from '@polygraft/engine'
-import { type Checkpoint, ModelError, mergeSources } from '@polygraft/tensor'
+import { type Allowed, type Checkpoint, ModelError, mergeSources } from '@polygraft/tensor'
 import {
   dropTargets,
   type ExpertInit,
@@ -14,7 +14,7 @@ import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
 import { openRecipe, runRecipe } from '../recipe.js'
 import { createTerminal, type Terminal } from '../terminal.js'
 import { measureWith, runJob, type WriteArguments } from '../write.js'
-import { addExample, addJson, addWriteOptions } from './_options.js'
+import { addExample, addJson, addWriteOptions, allowOption } from './_options.js'
 
 // No stock config takes more.
 const MAX_EXPERTS = 65536
@@ -35,6 +35,7 @@ interface Arguments extends WriteArguments {
   readonly expertFrom?: ReadonlyMap<number, string>
   readonly others: NonNullable<UpcycleOptions['others']>
   readonly normTopkProb: boolean
+  readonly allow?: readonly Allowed[]
   readonly json?: boolean
 }
 
@@ -77,7 +78,7 @@ export function addUpcycle(program: Command): void {
   addKindsOfExperts(command)
   addConfig(command)
   addExample(
-    addJson(addWriteOptions(command)),
+    addJson(addWriteOptions(command.addOption(allowOption()))),
     'polygraft upcycle ./base -o ./moe --languages el,hu,tr --seed 0',
     'polygraft upcycle ./base -o ./moe --experts 8 --granularity 4 --target qwen2_moe --shared-expert --dense-layers 0,30-31',
     'polygraft upcycle ./base -o ./moe --experts 8 --drop 0.5',
@@ -181,6 +182,7 @@ async function runOptions(
     expertsFrom,
     others: args.others,
     ...(args.languages ? { languages: args.languages } : {}),
+    ...(args.allow ? { allow: args.allow } : {}),
   }
   const problems = upcycleProblems(base, wanted)
   const options = problems.length > 0 ? wanted : await measured(terminal, base, wanted, args)
