@@ -1,6 +1,7 @@
 import type { Checkpoint, Op } from '@polygraft/tensor'
 import { breadcrumbs, breadcrumbsTargets, breadcrumbsTies, breadcrumbsTiesTargets } from './breadcrumbs.js'
 import { dareLinear, dareLinearTargets, dareTies, dareTiesTargets } from './dare.js'
+import { della, dellaLinear, dellaLinearTargets, dellaTargets } from './della.js'
 import { karcher, karcherTargets } from './karcher.js'
 import { linear } from './linear.js'
 import type { Measures, MergeTargets } from './measures.js'
@@ -82,6 +83,7 @@ const atLeast0 = (value: number): ParameterRule => ({
 const weight = factor(1)
 const density: ParameterRule = { type: 'number', perTensor: true, above: 0, most: 1, default: 1 }
 const gamma: ParameterRule = { type: 'number', perTensor: true, least: 0, below: 1, default: 0.01 }
+const epsilon: ParameterRule = { type: 'number', perTensor: true, least: 0, below: 0.5, default: 0.15 }
 const seed: ParameterRule = { type: 'number', integer: true, default: 0 }
 const tie = choice('none', 'positive')
 const consensus = choice('sum', 'count')
@@ -193,6 +195,26 @@ export const MERGE_METHODS: Readonly<Record<string, MergeMethod>> = {
     },
     breadcrumbsTies,
     breadcrumbsTiesTargets,
+  ),
+  della: method(
+    {
+      base: 'required',
+      perModel: { weight, density, epsilon },
+      shared: { ...election, ...drop },
+      mergekit: { rescale: 'l1', tie: 'positive' },
+    },
+    della,
+    dellaTargets,
+  ),
+  della_linear: method(
+    {
+      base: 'required',
+      perModel: { weight, density, epsilon },
+      shared: { ...vectors(false), ...drop },
+      mergekit: { rescale: 'l1' },
+    },
+    dellaLinear,
+    dellaLinearTargets,
   ),
   sce: method(
     {

@@ -15,7 +15,7 @@ import {
   slerp,
   slerpTargets,
 } from '@polygraft/delta'
-import { type Checkpoint, pipe } from '@polygraft/tensor'
+import { type Checkpoint, literalValues, pipe } from '@polygraft/tensor'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { measured, vectorOf, wOf } from '../test/memory.js'
@@ -191,6 +191,26 @@ describe('nuslerp', () => {
     // Columns: (1, 0) with (0, 0), a line; (0, 3) with (1, -3).
     const column = plainSlerp([0, 3], [1, -3], 0.5, () => false)
     expectClose(run.nuslerp(base, { models, grain: 'columns' }), [0.5, column[0]!, 0, column[1]!])
+  })
+
+  it('keeps the coefficients of rows to the last place where the output is F64', () => {
+    const shape = [2, 2]
+    const [a, b] = [vectorOf([1, 2, 3, 4], shape), vectorOf([2, -1, 5, -2], shape)]
+    const w = a.tensors.get('w')!
+    const wide: Checkpoint = { ...a, tensors: new Map([['w', { ...w, dtype: 'F64' }]]) }
+    const options: NuslerpOptions = { models: [a, b].map((model) => ({ model })), grain: 'rows' }
+    const known = measured((m) => nuslerpTargets(wide, { ...options, measured: m }))
+    const { expr } = pipe(wide, nuslerp({ ...options, measured: known })).tensors.get('w')!
+    const parts = JSON.stringify(expr)
+      .match(/"f32":"[^"]+"/g)!
+      .map((text) => text.slice(7, -1))
+    // The first three literals sum to the factors of a's rows: both are sin(Omega / 2) / sin Omega.
+    const sum = (row: number) =>
+      parts.slice(0, 3).reduce((total, f32) => total + literalValues({ op: 'literal', f32 })[row]!, 0)
+    for (const [row, cos] of [0, 7 / (5 * Math.sqrt(29))].entries()) {
+      const omega = Math.acos(cos)
+      expect(Math.abs(sum(row) - Math.sin(omega / 2) / Math.sin(omega))).toBeLessThan(4e-16)
+    }
   })
 
   it('refuses weights that sum to zero, and one model', () => {

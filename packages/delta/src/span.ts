@@ -18,7 +18,7 @@ export function spanned(
   ask: Ask,
   coefficientsOf: (dot: Dots) => readonly number[] | Problem,
 ): Expr | undefined {
-  const { shape } = tensors[0]!
+  const { dtype, shape } = tensors[0]!
   if (numel(shape) === 0) return tensors[0]!.expr
   const width = shape.at(-1) ?? 1
   const by = shape.length > 1 ? grain : 'tensor'
@@ -37,11 +37,24 @@ export function spanned(
   }
   const terms = tensors.map(({ expr }, i) => {
     if (by === 'tensor') return scale(all[0]![i]!, expr)
-    const factors = literal(Float32Array.from(all, (coefficients) => coefficients[i]!))
+    const factors = all.map((coefficients) => coefficients[i]!)
+    const parts = dtype === 'F64' ? partsOf(factors) : [Float32Array.from(factors)]
     const [each, times] = by === 'rows' ? [width, 1] : [1, numel(shape) / width]
-    return { op: 'mul', args: [{ op: 'spread', arg: factors, count: groups, each, times }, expr] } as Expr
+    const spread = parts.map(
+      (part): Expr => ({ op: 'spread', arg: literal(part), count: groups, each, times }),
+    )
+    const sum: Expr = spread.length === 1 ? spread[0]! : { op: 'add', args: spread }
+    return { op: 'mul', args: [sum, expr] } as Expr
   })
   return terms.length === 1 ? terms[0] : { op: 'add', args: terms }
+}
+
+/** F64 numbers as sums of F32 ones, which literals hold: three have more digits than F64. */
+function partsOf(values: readonly number[]): Float32Array[] {
+  const high = Float32Array.from(values)
+  const middle = Float32Array.from(values, (value, i) => value - high[i]!)
+  const low = Float32Array.from(values, (value, i) => value - high[i]! - middle[i]!)
+  return [high, middle, low]
 }
 
 /** cos of the angle between x_i and x_j, within [-1, 1]; NaN where one of them is 0. */

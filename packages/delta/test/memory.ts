@@ -150,9 +150,18 @@ function gram({ tensors, by, width = 1 }: GramTarget) {
 }
 
 /** A stand-in for masks: any function of its name, seed and index does for these tests. */
-export function maskOf({ name, seed, density }: Extract<Expr, { op: 'mask' }>, length: number): number[] {
+export function maskOf(mask: Extract<Expr, { op: 'mask' }>, length: number): number[] {
+  return thousandthsOf(mask, length).map((draw) => (draw < 1000 * mask.density ? 1 : 0))
+}
+
+/** The same for uniform draws. */
+export function drawsOf(random: Extract<Expr, { op: 'random' }>, length: number): number[] {
+  return thousandthsOf(random, length).map((draw) => random.scale * (draw / 500 - 1))
+}
+
+function thousandthsOf({ name, seed }: { name: string; seed: number }, length: number): number[] {
   const letters = [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) % 65521, seed)
-  return Array.from({ length }, (_, i) => (((letters + i * i) * 40503) % 1000 < 1000 * density ? 1 : 0))
+  return Array.from({ length }, (_, i) => ((letters + i * i) * 40503) % 1000)
 }
 
 function evaluate(expr: Expr): Float32Array {
@@ -195,6 +204,15 @@ function evaluate(expr: Expr): Float32Array {
         { length: size * expr.times },
         (_, i) => arg[Math.floor((i % size) / expr.each)]!,
       )
+    }
+    case 'ranks': {
+      const arg = evaluate(expr.arg)
+      const rowOf = (i: number) => Math.floor(i / expr.width)
+      const isBelow = (j: number, i: number) => {
+        const [x, y] = [Math.abs(arg[j]!), Math.abs(arg[i]!)]
+        return rowOf(j) === rowOf(i) && (x < y || (x === y && j > i))
+      }
+      return arg.map((_, i) => arg.reduce((rank, _x, j) => rank + Number(isBelow(j, i)), 0))
     }
     case 'cast':
       return evaluate(expr.arg)
@@ -239,10 +257,13 @@ function apply(op: 'add' | 'sub' | 'mul', a: number, b: number): number {
   return op === 'add' ? a + b : op === 'sub' ? a - b : a * b
 }
 
-/** Masks are as long as what they stand beside. */
+/** Masks and draws are as long as what they stand beside. */
 function evaluateAll(args: readonly Expr[]): Float32Array[] {
-  const length = args.filter(({ op }) => op !== 'mask').map(evaluate)[0]!.length
-  return args.map((arg) => (arg.op === 'mask' ? Float32Array.from(maskOf(arg, length)) : evaluate(arg)))
+  const length = args.filter(({ op }) => op !== 'mask' && op !== 'random').map(evaluate)[0]!.length
+  return args.map((arg) => {
+    if (arg.op === 'mask') return Float32Array.from(maskOf(arg, length))
+    return arg.op === 'random' ? Float32Array.from(drawsOf(arg, length)) : evaluate(arg)
+  })
 }
 
 function clamp(x: number, to: number, by: number): number {

@@ -58,6 +58,8 @@ describe('evaluate', () => {
       [2, -4, 2, -4, 2, -4],
     ],
     ['columns', { op: 'columns', arg: a, width: 3, begin: 1, end: 3 }, [2, 3, 5, 6]],
+    ['ranks of rows', { op: 'ranks', arg: b, width: 3 }, [1, 0, 2, 0, 1, 2]],
+    ['ranks of all', { op: 'ranks', arg: a, width: 6 }, [0, 1, 2, 3, 4, 5]],
     ['spread repeats elements', { op: 'spread', arg: w, count: 2, each: 2, times: 1 }, [2, 2, -4, -4]],
     ['spread repeats all', { op: 'spread', arg: w, count: 2, each: 1, times: 2 }, [2, -4, 2, -4]],
     [
@@ -189,6 +191,7 @@ describe('evaluate', () => {
     await expect(valuesOf(columns, [3, 2])).rejects.toThrow('columns-out-of-range')
     const spread: Expr = { op: 'spread', arg: w, count: 3, each: 1, times: 2 }
     await expect(valuesOf(spread, [3, 2])).rejects.toThrow('shape-mismatch')
+    await expect(valuesOf({ op: 'ranks', arg: a, width: 4 }, [3, 2])).rejects.toThrow('no whole rows')
     const lowrank: Expr = { op: 'lowrank', up: a, down: w, rows: 3, rank: 2, width: 2 }
     await expect(valuesOf(lowrank, [3, 2])).rejects.toThrow(/down.*has another size/)
   })
@@ -292,6 +295,11 @@ const exprs = fc.letrec<{ expr: Expr }>((tie) => ({
       num: tie('expr'),
       den: tie('expr'),
       guard: fc.constant(1e-3),
+    }),
+    fc.record({
+      op: fc.constant('ranks' as const),
+      arg: tie('expr'),
+      width: fc.constantFrom(1, width, rows),
     }),
     fc
       .tuple(tie('expr'), fc.shuffledSubarray([0, 1, 2, 3, 4], { minLength: rows, maxLength: rows }))

@@ -21,6 +21,7 @@ import {
 import { type KernelPool, type Kernels, kernelPool } from './_kernel-pool.js'
 import { columnCuts, fillLiteral, fillMask, fillRandom, rowCuts, spreadCuts } from './_leaves.js'
 import { type LowRankFiller, lowRankFiller } from './_low-rank.js'
+import { fillRanks } from './_ranks.js'
 import { storedDType } from './validate.js'
 
 /** Bytes [begin, begin + out.length) of `bytes`, wanted in `out`. */
@@ -122,6 +123,8 @@ export function createEvaluator(
         for (const { offset, from, length } of columnCuts(expr, begin, count))
           yield* fill(expr.arg, dtype, from, length, part(out, dtype, offset, length), counts)
         return
+      case 'ranks':
+        return yield* fillRanks(fill, maxElements, expr, dtype as FloatDType, begin, count, out)
       case 'spread':
         return yield* fillSpread(expr, dtype, begin, count, out)
       case 'lowrank':
@@ -328,6 +331,7 @@ function electOf(e: Extract<Expr, { op: 'elect' }>, visit: (e: Expr) => KernelEx
 const LEAVES: ReadonlySet<Expr['op']> = new Set([
   'read',
   'rows',
+  'ranks',
   'columns',
   'spread',
   'concat',

@@ -158,7 +158,7 @@ function bytesReadBy(group: readonly Tensor[], sources: ReadonlyMap<SourceId, So
       return byteSize(storedDType(e, sources)!, n)
     }
     if (e.op === 'concat') return e.args.reduce((sum, arg, i) => sum + alone(arg, e.sizes[i]!), 0)
-    if (e.op === 'rows' || e.op === 'columns') return alone(e.arg, n)
+    if (e.op === 'rows' || e.op === 'columns' || e.op === 'ranks') return alone(e.arg, n)
     if (e.op === 'spread') return alone(e.arg, e.count)
     if (e.op === 'lowrank') return alone(e.up, e.rows * e.rank) + alone(e.down, e.rank * e.width)
     return operands(e).reduce((sum, operand) => sum + visit(operand, n), 0)

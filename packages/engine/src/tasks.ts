@@ -94,7 +94,7 @@ function bytesPerElement(group: readonly Tensor[], sources: Checkpoint['sources'
   return group.reduce((sum, { dtype, expr }) => sum + byteSize(dtype, 64) / 64 + visit(expr, true), 0)
 }
 
-const GATHERS: ReadonlySet<Expr['op']> = new Set(['rows', 'columns', 'spread', 'concat'])
+const GATHERS: ReadonlySet<Expr['op']> = new Set(['rows', 'ranks', 'columns', 'spread', 'concat'])
 
 function namesInFileOrder({ tensors }: ShardLayout): string[] {
   return [...tensors].sort(([, a], [, b]) => a.begin - b.begin).map(([name]) => name)

@@ -70,6 +70,12 @@ export function tensorProblems(name: string, tensor: Tensor, sources: Sources): 
           report('rows-out-of-range', 'Rows past the end', `${size / expr.width} rows`, `row ${last - 1}`)
         return expr.runs.reduce((sum, [, count]) => sum + count, 0) * expr.width
       }
+      case 'ranks': {
+        const size = elementsOf(expr.arg)
+        if (!(expr.width >= 1) || (size !== undefined && size % expr.width !== 0))
+          report('shape-mismatch', 'Elements are no whole rows', `rows of ${expr.width}`, `${size} elements`)
+        return size
+      }
       case 'columns': {
         const size = elementsOf(expr.arg)
         if (expr.end > expr.width || (size !== undefined && size % expr.width !== 0))

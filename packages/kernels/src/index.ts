@@ -61,6 +61,8 @@ export {
   type WindowCounts,
   windowCounter,
 } from './rank-window.js'
+export type { RankScratch } from './ranks.js'
+export { createRankScratch, rankMagnitudes } from './ranks.js'
 export {
   BLOCK_ELEMENTS,
   type BlockReducer,

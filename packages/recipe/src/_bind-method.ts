@@ -53,6 +53,11 @@ interface Options {
 
 const sparseElected = (binding: Binding): Options => ({ ...sparse(binding), ...elected(binding) })
 const dropped = (binding: Binding) => ({ seed: seedOf(binding), rescale: byProbability(binding) })
+const ranked = (binding: Binding): Options => ({
+  ...vectors(binding),
+  ...dropped(binding),
+  models: modelsWith(binding, ['weight', 'density', 'epsilon']),
+})
 const crumbs = (binding: Binding): Options => ({
   ...vectors(binding),
   models: modelsWith(binding, ['weight', 'density', 'gamma']),
@@ -79,6 +84,8 @@ const OPTIONS: Readonly<Record<string, (binding: Binding) => Options>> = {
   dare_ties: (binding) => ({ ...sparseElected(binding), ...dropped(binding) }),
   breadcrumbs: crumbs,
   breadcrumbs_ties: (binding) => ({ ...crumbs(binding), ...elected(binding) }),
+  della: (binding) => ({ ...ranked(binding), ...elected(binding) }),
+  della_linear: ranked,
   sce: (binding) => ({
     ...plain(binding),
     ...numbers(binding, { select_topk: 'selectTopk' }),

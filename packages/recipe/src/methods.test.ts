@@ -21,6 +21,13 @@ const CASES: readonly [
   ['task_arithmetic', 'weight: 0.4', 'bc', {}, { weight: 0.4 }],
   ['ties', 'weight: 1, density: 0.5', 'bc', { tie: 'positive' }, { weight: 1, density: 0.5 }],
   ['dare_linear', 'weight: 1, density: 0.5', 'bc', { seed: 0 }, { weight: 1, density: 0.5 }],
+  [
+    'dare_linear',
+    'weight: 1, density: 0.5, rescale: l1',
+    'bc',
+    { seed: 0, rescale: 'l1' },
+    { weight: 1, density: 0.5 },
+  ],
   ['breadcrumbs', 'weight: 1, density: 0.5', 'bc', {}, { weight: 1, density: 0.5 }],
   [
     'breadcrumbs_ties',
@@ -29,6 +36,14 @@ const CASES: readonly [
     { tie: 'positive', normalize: false },
     { weight: 1, density: 0.5, gamma: 0.1 },
   ],
+  [
+    'della',
+    'weight: 0.5, density: 0.5, epsilon: 0.2',
+    'bc',
+    { seed: 0, tie: 'positive' },
+    { weight: 0.5, density: 0.5, epsilon: 0.2 },
+  ],
+  ['della_linear', 'weight: 1, density: 0.6', 'bc', { seed: 0 }, { weight: 1, density: 0.6, epsilon: 0.15 }],
   ['sce', 'select_topk: 0.5', 'bc', { selectTopk: 0.5, tie: 'positive', leastEnergy: 1e-6 }],
   ['model_stock', 'filter_wise: true', 'bc', { grain: 'rows' }],
   ['nearswap', 't: 0.1', 'b', { t: 0.1 }],

@@ -46,8 +46,13 @@ const weight = number('other', 'Factor of its task vector.')
 const density = number('other', 'Share of the elements that is kept.', { above: 0, most: 1, default: 1 })
 const lambda = number('merge', 'Factor of the merged task vector.', { default: 1 })
 const normalize = (value: boolean) => boolean(value, 'Divide by the sum of the weights that count.')
-const rescale = (value: boolean) =>
-  boolean(value, 'Scale what is kept up, so that the sum of magnitudes stays.')
+const rescale = (value: boolean): ParameterRule => ({
+  ...boolean(
+    value,
+    'Scale what is kept up, so that the sum of magnitudes stays; l1: by the ratio of the sums.',
+  ),
+  choices: ['l1'],
+})
 const t = number('merge', 'How far from the base to the other model.')
 
 /** What all methods of task vectors take. */

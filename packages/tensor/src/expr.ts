@@ -89,6 +89,11 @@ export type Expr =
   | { readonly op: 'mask'; readonly density: number; readonly seed: number; readonly name: string }
   /** Rows of `arg` (of `width` elements each) gathered in the order of `runs`. Broadcasts when runs repeat. */
   | { readonly op: 'rows'; readonly arg: Expr; readonly width: number; readonly runs: RowRuns }
+  /**
+   * How many elements of its row, of `width` elements, rank below each element of `arg` in magnitude: 0 to width - 1; of equal ones that of lowest
+   * index ranks highest, and NaN is above infinity. Rows are read whole, so tiles, threads and shards do not change it.
+   */
+  | { readonly op: 'ranks'; readonly arg: Expr; readonly width: number }
   /** Columns [begin, end) of `arg`, whose rows have `width` elements. */
   | {
       readonly op: 'columns'
