@@ -11,8 +11,10 @@ import { BUSY_SHARE, busyShare, load, machineFacts } from './machine.js'
 import { canMeasure, spreadOf, type Usage } from './measure.js'
 import { buildMergekit, hasMergekit, mergekitVersions } from './mergekit.js'
 import { formatReport, type Group } from './report.js'
+import { benchTrain } from './train.js'
 
 const HELP = `npm run bench -- [options]
+  train             training beside PyTorch, in place of all else
   --size <size>     of each of three inputs where they are dense; a mixture's three come to as much together (1GiB)
   --quick           --size 64MiB --rounds 3
   --rounds <n>      timed rounds (5)
@@ -30,7 +32,8 @@ const MICRO = [
 ]
 const FULL_BYTES = 2 ** 30
 const root = fileURLToPath(new URL('../../', import.meta.url))
-const { values: options } = parseArgs({
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     size: { type: 'string' },
     quick: { type: 'boolean', default: false },
@@ -48,6 +51,7 @@ const size = parseBytes(options.size ?? (options.quick ? '64MiB' : '1GiB'))
 const rounds = Number(options.rounds ?? (options.quick ? 3 : 5))
 
 if (options.help) console.log(HELP)
+else if (positionals[0] === 'train') await benchTrain()
 else await main()
 
 async function main(): Promise<void> {
