@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One command: the tests of packages/webgpu on SwiftShader, a Vulkan driver that computes on the CPU and comes with Debian's Chromium
+# One command: the tests of packages/webgpu, and of models on it, on SwiftShader, a Vulkan driver that computes on the CPU and comes with Debian's Chromium
 # (installed when it is not there). Here a skipped test counts as failed: there is an adapter.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,7 +25,7 @@ cd "$root"
 export VK_ICD_FILENAMES=$driver VK_DRIVER_FILES=$driver
 status=0
 node node_modules/vitest/vitest.mjs run --config=tools/vitest.config.ts --reporter=verbose --reporter=json \
-  --outputFile.json="$report" packages/webgpu || status=$?
+  --outputFile.json="$report" packages/webgpu packages/model/src/webgpu.test.ts || status=$?
 node - "$report" <<'JS'
 const { numPassedTests, numFailedTests, numPendingTests, numTotalTests } = JSON.parse(require('fs').readFileSync(process.argv[2]))
 const failed = numFailedTests + numPendingTests + (numTotalTests === 0 ? 1 : 0)
