@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# One command: the tests of packages/webgpu, and of models on it, on SwiftShader, a Vulkan driver that computes on the CPU and comes with Debian's Chromium
-# (installed when it is not there). Here a skipped test counts as failed: there is an adapter.
+# One command: the tests of packages/webgpu and of models on it, in Node (Dawn), and the suite once more in Chromium. The GPU is SwiftShader, a
+# Vulkan driver that computes on the CPU and comes with Debian's chromium, which is installed when it is not there. A test that Node
+# skips counts as failed: there is an adapter.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -19,17 +20,20 @@ if [ ! -e "$driver" ]; then
 fi
 node "$root/tools/bootstrap.mjs"
 
-report=$(mktemp)
-trap 'rm -f "$report"' EXIT
+report=$(mktemp) log=$(mktemp)
+trap 'rm -f "$report" "$log"' EXIT
 cd "$root"
-export VK_ICD_FILENAMES=$driver VK_DRIVER_FILES=$driver
 status=0
-node node_modules/vitest/vitest.mjs run --config=tools/vitest.config.ts --reporter=verbose --reporter=json \
-  --outputFile.json="$report" packages/webgpu packages/model/src/webgpu.test.ts || status=$?
-node - "$report" <<'JS'
-const { numPassedTests, numFailedTests, numPendingTests, numTotalTests } = JSON.parse(require('fs').readFileSync(process.argv[2]))
-const failed = numFailedTests + numPendingTests + (numTotalTests === 0 ? 1 : 0)
-console.log(`webgpu: ${numPassedTests} passed, ${failed} failed`)
-process.exitCode = failed > 0 ? 1 : 0
+VK_ICD_FILENAMES=$driver VK_DRIVER_FILES=$driver node node_modules/vitest/vitest.mjs run --config=tools/vitest.config.ts \
+  --reporter=verbose --reporter=json --outputFile.json="$report" packages/webgpu packages/model/src/webgpu.test.ts || status=$?
+npx tsx tools/webgpu/main.ts | tee "$log" || status=$?
+node - "$report" "$log" <<'JS'
+const { readFileSync } = require('fs')
+const read = (path) => readFileSync(path, 'utf8')
+const dawn = JSON.parse(read(process.argv[2]) || '{}')
+const chromium = read(process.argv[3]).match(/^chromium: (\d+) passed, (\d+) failed/m) ?? [0, 0, 1]
+const passed = (dawn.numPassedTests ?? 0) + Number(chromium[1])
+const failed = (dawn.numFailedTests ?? 1) + (dawn.numPendingTests ?? 0) + Number(chromium[2])
+console.log(`webgpu: ${passed} passed, ${failed} failed`)
 JS
 exit "$status"
