@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import {
   type AnswerOptions,
+  type Backend,
   createCpuBackend,
   createGenerator,
   type Generator,
@@ -11,6 +12,8 @@ import {
   type TextTokenizer,
 } from '@polygraft/model'
 import type { Checkpoint } from '@polygraft/tensor'
+import { createDecoderBackend, createGpu } from '@polygraft/webgpu'
+import { openDawn } from '@polygraft/webgpu/node'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { parseReal, parseWhole } from './arguments.js'
 
@@ -28,11 +31,21 @@ const MOST_THREADS = 16
 /** Below so many parameters a thread costs more than it brings. */
 const THREADED_PARAMETERS = 5e6
 
-/** Takes a checkpoint into memory. The tokenizer is looked at first, since that is quick. */
-export async function startModel(checkpoint: Checkpoint, threads?: number): Promise<RunningModel> {
+/** Where a model computes. */
+export type Device = 'cpu' | 'webgpu'
+
+/** Takes a checkpoint into memory. The tokenizer is looked at first, since that is quick. `threads` are those of the CPU. */
+export async function startModel(
+  checkpoint: Checkpoint,
+  threads?: number,
+  device: Device = 'cpu',
+): Promise<RunningModel> {
   const tokenizer = await openTokenizer(checkpoint)
   const endTokens = await readEndTokens(checkpoint)
-  const backend = await createCpuBackend({ threads: threads ?? threadsFor(checkpoint) })
+  const backend =
+    device === 'webgpu'
+      ? await createGpuBackend()
+      : await createCpuBackend({ threads: threads ?? threadsFor(checkpoint) })
   try {
     const model = await openModel(checkpoint, { backend })
     const generator = createGenerator(model, tokenizer)
@@ -40,6 +53,19 @@ export async function startModel(checkpoint: Checkpoint, threads?: number): Prom
   } catch (error) {
     await backend.close()
     throw error
+  }
+}
+
+/** Closes its device, too. */
+async function createGpuBackend(): Promise<Backend> {
+  const gpu = await createGpu({ gpu: await openDawn() })
+  const backend = createDecoderBackend(gpu)
+  return {
+    ...backend,
+    async close() {
+      await backend.close()
+      gpu.destroy()
+    },
   }
 }
 
@@ -92,6 +118,12 @@ export function modelThreadsOption(): Option {
   return new Option('--threads <n>', 'threads that compute (default: one for each core)').argParser(
     parseWhole(1, 64),
   )
+}
+
+export function deviceOption(): Option {
+  return new Option('--device <device>', 'where to compute; webgpu takes the npm package of that name')
+    .choices(['cpu', 'webgpu'])
+    .default('cpu')
 }
 
 export function answerOptions(

@@ -26,6 +26,21 @@ describe('generate', () => {
     }
   })
 
+  it('answers the same on WebGPU, and refuses where there is no GPU', { timeout: 120_000 }, async () => {
+    const { code, stdout } = await run([
+      'generate',
+      INSTRUCT,
+      ...PROMPT,
+      '--chat',
+      '--device',
+      'webgpu',
+      '--json',
+    ])
+    const answer = JSON.parse(stdout)
+    if (code === 0) expect(answer).toMatchObject({ text: 'rina dima', finishReason: 'stop' })
+    else expect(['no-adapter', 'no-webgpu']).toContain(answer.error.code)
+  })
+
   it('writes the text as it comes, and nothing else, for people', async () => {
     const { code, stdout } = await run(['generate', INSTRUCT, ...PROMPT, '--chat'])
     expect([code, stdout]).toEqual([0, 'rina dima\n'])

@@ -3,6 +3,8 @@ import type { Command } from 'commander'
 import {
   addSamplingOptions,
   answerOptions,
+  type Device,
+  deviceOption,
   modelThreadsOption,
   type SamplingArguments,
   startModel,
@@ -16,6 +18,7 @@ interface Arguments extends SamplingArguments {
   readonly prompt: string
   readonly chat?: boolean
   readonly threads?: number
+  readonly device: Device
   readonly json?: boolean
 }
 
@@ -23,11 +26,11 @@ interface Arguments extends SamplingArguments {
 export function addGenerate(program: Command): void {
   const command = program
     .command('generate')
-    .description('Continue a prompt with a checkpoint, on the CPU.')
+    .description('Continue a prompt with a checkpoint, on the CPU or a GPU.')
     .argument('<checkpoint>', CHECKPOINT_HELP)
     .requiredOption('--prompt <text>', 'what to continue')
     .option('--chat', "take the prompt as a user's message, by the checkpoint's chat template")
-  addSamplingOptions(command).addOption(modelThreadsOption())
+  addSamplingOptions(command).addOption(modelThreadsOption()).addOption(deviceOption())
   addExample(
     addJson(command),
     'polygraft generate ./grafted --chat --prompt "Πού είναι η θάλασσα;" --max-new-tokens 64',
@@ -38,7 +41,7 @@ export function addGenerate(program: Command): void {
 
 async function run(location: string, args: Arguments): Promise<void> {
   const json = args.json ?? false
-  const running = await startModel(await openCheckpoint(location), args.threads)
+  const running = await startModel(await openCheckpoint(location), args.threads, args.device)
   const { tokenizer, generator } = running
   try {
     const prompt = args.chat
