@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -105,6 +105,23 @@ describe('compare', () => {
       expect(shown).toEqual(wanted)
       expect(await page.locator('.map tbody tr').count()).toBe(5)
     }))
+
+  it('stops when it is told to, and can begin again', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openFolder(page, sparse(600e6))
+      await page.getByText('1,000 of 1,000').waitFor()
+      await goTo(page, 'Compare')
+      const key = await page.getByLabel('Base').inputValue()
+      await page.evaluate((model) => {
+        location.hash = `#/compare?base=${model}&post=${model}`
+      }, key)
+      await page.getByRole('button', { name: 'Compare' }).click()
+      await page.getByRole('button', { name: 'Cancel' }).click()
+      await page.getByText('cancelled', { exact: true }).waitFor()
+      await page.getByRole('button', { name: 'Compare' }).click()
+      await page.getByRole('button', { name: 'Save as JSON' }).waitFor()
+    }))
 })
 
 describe('build', () => {
@@ -143,6 +160,26 @@ describe('build', () => {
       expect(written).toEqual(shards.map(({ sha256 }: { sha256: string }) => sha256))
     }))
 
+  it('writes the same into a picked folder, and nothing over what is there', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      // Scripts cannot work the browser's picker; what it would give is a folder of the page's own storage.
+      await page.addInitScript(() => {
+        Object.assign(globalThis, { showDirectoryPicker: () => navigator.storage.getDirectory() })
+      })
+      await page.reload()
+      await openTrio(visited)
+      await goTo(page, 'Build')
+      await page.getByRole('button', { name: 'Write into this browser' }).click()
+      const written = await digests(page)
+      await page.getByLabel('Name of the output').fill('picked')
+      await page.getByRole('button', { name: 'Write into a folder' }).click()
+      await page.getByRole('heading', { name: 'Done: picked' }).waitFor()
+      expect(await digests(page)).toEqual(written)
+      await page.getByRole('button', { name: 'Write into a folder' }).click()
+      await page.getByText('output-exists').waitFor()
+    }))
+
   it('says what speaks against a recipe', () =>
     visit(async (visited) => {
       const { page } = visited
@@ -159,6 +196,20 @@ describe('build', () => {
 async function digests(page: Page): Promise<string[]> {
   await page.locator('.digests code').first().waitFor()
   return page.locator('.digests code').allTextContents()
+}
+
+/** Opens files as a user would pick them, with `sparse` data written out. */
+async function openFolder(page: Page, files: ReturnType<typeof sparse>): Promise<void> {
+  const dir = mkdtempSync(join(folder, 'sparse-'))
+  for (const [name, { size, head }] of files) {
+    writeFileSync(join(dir, name), head)
+    truncateSync(join(dir, name), size)
+  }
+  await page.addInitScript(() => Reflect.deleteProperty(globalThis, 'showOpenFilePicker'))
+  await page.reload()
+  const choosing = page.waitForEvent('filechooser')
+  await page.getByRole('button', { name: 'Pick files' }).click()
+  await (await choosing).setFiles([...files.keys()].map((name) => join(dir, name)))
 }
 
 describe('from elsewhere', () => {

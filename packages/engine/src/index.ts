@@ -34,7 +34,6 @@ export {
   shardsOfTask,
 } from './node/plan-file.js'
 export { planKey } from './node/plan-key.js'
-export { createTeam, type Team } from './node/team.js'
 export {
   checkpointProblems,
   DEFAULT_MAX_SHARD_BYTES,
@@ -45,6 +44,7 @@ export {
   planCheckpoint,
 } from './plan.js'
 export { formatShardResult, parseShardResult, type ShardResult } from './shard-result.js'
+export { createTeam, type Team } from './team.js'
 export { isPassThrough, tensorProblems } from './validate.js'
 export {
   type Progress,

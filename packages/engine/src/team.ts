@@ -5,10 +5,9 @@ import {
   PROCESSOR_SCRATCH_BYTES,
 } from '@polygraft/kernels'
 import { ModelError } from '@polygraft/tensor'
-import { CONTROL_BYTES, createRendezvous } from '../_rendezvous.js'
-import { startThread } from './start-thread.js'
-import type { TeamInput } from './team-thread.js'
-import { readyThread, type TeamWatchInput } from './team-watch.js'
+import { startTeam } from '#platform'
+import { CONTROL_BYTES, createRendezvous } from './_rendezvous.js'
+import type { TeamInput } from './node/team-thread.js'
 
 /** Numbers of a program that fit at once. */
 const PROGRAM_LENGTH = 64 * 1024
@@ -39,22 +38,8 @@ export async function createTeam(threads: number): Promise<Team> {
     const place = { control: 0, program, scratch: scratch + (i + 1) * SCRATCH_STRIDE }
     return { role: 'team', memory, ...place, part: i + 1, parts: threads }
   })
-  const watch: TeamWatchInput = { role: 'team-watch', threads: others }
-  const watcher = threads > 1 ? startThread(watch) : undefined
-  const close = async () => {
-    // Alone, nobody waits; and its own memory's view is gone once that has grown.
-    if (threads > 1) together.dissolve()
-    await watcher?.terminate()
-  }
-  try {
-    if (watcher) await readyThread(watcher)
-  } catch (error) {
-    await close()
-    throw threadFailed(error)
-  }
-  // A forgotten team does not keep the process alive.
-  watcher?.unref()
-  watcher?.once('exit', together.fail)
+  // Alone, nobody waits; and its own memory's view is gone once that has grown.
+  const end = threads > 1 ? await startTeam(others, together).catch(rethrow) : async () => {}
   const processor = createProcessor(memory, scratch)
 
   /** One program that fits. */
@@ -77,7 +62,7 @@ export async function createTeam(threads: number): Promise<Team> {
     run(instructions) {
       for (const numbers of fitting(instructions)) runTogether(numbers)
     },
-    close,
+    close: end,
   }
 }
 
@@ -91,6 +76,10 @@ function fitting(instructions: readonly (readonly number[])[]): number[][] {
     programs.at(-1)!.push(...instruction)
   }
   return programs.filter(({ length }) => length > 0)
+}
+
+function rethrow(cause: unknown): never {
+  throw cause instanceof ModelError ? cause : threadFailed(cause)
 }
 
 function threadFailed(cause: unknown): ModelError {

@@ -1,10 +1,10 @@
 import { createTeam } from '@polygraft/engine'
 import { createKernelMemory, encodeInstruction, growKernelMemory } from '@polygraft/kernels'
 import { describe, expect, it } from 'vitest'
-import { CONTROL_BYTES, createRendezvous } from '../_rendezvous.js'
-import { startThread } from './start-thread.js'
-import type { TeamInput } from './team-thread.js'
-import { readyThread } from './team-watch.js'
+import { CONTROL_BYTES, createRendezvous } from './_rendezvous.js'
+import { startThread } from './node/start-thread.js'
+import type { TeamInput } from './node/team-thread.js'
+import { readyThread } from './node/team-watch.js'
 
 const COUNT = 1000
 
