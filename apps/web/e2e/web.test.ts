@@ -233,6 +233,7 @@ describe('from elsewhere', () => {
       await page.getByRole('button', { name: 'Open', exact: true }).click()
       await page.getByText('1000 of 1000').or(page.getByText('1,000 of 1,000')).waitFor()
       expect(remote.sent.bytes).toBeLessThan(2e6)
+      expect(remote.sent.requests).toBeLessThanOrEqual(3)
       // A tensor of 4 MB is looked at; the rows in the page are few.
       expect(await page.locator('.tensors tbody tr').count()).toBeLessThan(40)
       await page.getByRole('button', { name: 't.0001', exact: true }).click()
@@ -241,6 +242,20 @@ describe('from elsewhere', () => {
     } finally {
       await context.close()
       await remote.close()
+    }
+  })
+
+  it('says what is wrong with a file, and goes on', async () => {
+    const visited = await site.newPage()
+    try {
+      const { page } = visited
+      const bad = { size: 4096, head: Buffer.from([255, 255, 255, 255, 255, 255, 255, 255]) }
+      await openFolder(page, new Map([['model.safetensors', bad]]))
+      await page.getByRole('alert').waitFor()
+      expect(visited.complaints).toEqual([])
+      await openTrio(visited)
+    } finally {
+      await visited.context.close()
     }
   })
 
