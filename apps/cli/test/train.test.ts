@@ -1,5 +1,6 @@
+import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -110,6 +111,28 @@ describe('train', () => {
       (await linesOf(path)).map((line) => JSON.parse(line)).map(({ tokensPerSecond: _, ...line }) => line)
     expect(await log(out)).toEqual(await log(expected))
     expect((await readdir(temp.dir)).filter((name) => name.startsWith('.'))).toEqual([])
+  })
+
+  it('a full disk while saving leaves the last checkpoint, from which it goes on once there is room', async (context) => {
+    const disk = temp.at('disk')
+    await mkdir(disk)
+    const system = (command: string, ...args: string[]) => execFileSync(command, args, { stdio: 'ignore' })
+    try {
+      system('mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', disk)
+    } catch {
+      return context.skip('mounting a small disk takes more rights than these')
+    }
+    try {
+      const out = join(disk, 'out')
+      const { code, json } = await runJson(cpt(out, '--save-every', '4'))
+      expect([code, json.error.code]).toEqual([1, 'disk-full'])
+      expect((await readdir(`${out}.run`)).filter((name) => name.includes('step'))).toEqual(['step-00000004'])
+      system('mount', '-o', 'remount,size=64m', disk)
+      await succeed(cpt(out, '--save-every', '4', '--resume'))
+      expect(await weightsOf(out)).toEqual(await weightsOf(temp.at('cpt')))
+    } finally {
+      system('umount', '-l', disk)
+    }
   })
 
   it('Ctrl-C keeps the step it is at', async () => {

@@ -1,7 +1,7 @@
 import type { Segment } from './_attention.js'
 import { languageLosses, logSumExp, type RouterLosses } from './_language-losses.js'
 import { linear, linearBackward } from './_linear.js'
-import { mlpBackward, mlpForward } from './_mlp.js'
+import { type MlpActivations, mlpActivations, mlpBackward, mlpForward } from './_mlp.js'
 import type { Floats, Matmul } from './matmul.js'
 import type { Layer, Mlp } from './parameters.js'
 
@@ -20,8 +20,7 @@ interface Group {
   readonly slots: readonly number[]
   readonly x: Floats
   readonly y: Floats
-  readonly gate: Floats
-  readonly up: Floats
+  readonly activations: MlpActivations
 }
 
 export interface MixtureState {
@@ -60,16 +59,13 @@ export function mixtureForward(
     const row = logits.subarray(t * numExperts, (t + 1) * numExperts)
     const p = probabilities.subarray(t * numExperts, (t + 1) * numExperts)
     z += softmaxRow(row, p) ** 2
-    // A stable sort: equal probabilities go to the lower index.
-    const best = Array.from(p.keys())
-      .sort((a, b) => p[b]! - p[a]!)
-      .slice(0, topK)
-    const sum = normalize ? best.reduce((total, e) => total + p[e]!, 0) : 1
-    best.forEach((e, i) => {
-      chosen[t * topK + i] = e
-      weights[t * topK + i] = p[e]! / sum
-      slots[e]!.push(t * topK + i)
-    })
+    chooseHighest(p, topK, chosen, t * topK)
+    let sum = 0
+    for (let slot = t * topK; slot < (t + 1) * topK; slot++) sum += p[chosen[slot]!]!
+    for (let slot = t * topK; slot < (t + 1) * topK; slot++) {
+      weights[slot] = p[chosen[slot]!]! / (normalize ? sum : 1)
+      slots[chosen[slot]!]!.push(slot)
+    }
   }
   let balance = 0
   for (let e = 0; e < numExperts; e++) {
@@ -84,15 +80,14 @@ export function mixtureForward(
       slots: slots[e]!,
       x: allocate(rows * width),
       y: allocate(rows * width),
-      gate: allocate(rows * mlp.gate.out),
-      up: allocate(rows * mlp.gate.out),
+      activations: mlpActivations(allocate, rows * mlp.gate.out),
     }
     if (rows === 0) return group
     group.slots.forEach((slot, r) => {
       const t = Math.floor(slot / topK)
       group.x.set(x.subarray(t * width, (t + 1) * width), r * width)
     })
-    mlpForward(matmul, mlp, rows, group.x, group, allocate(rows * mlp.gate.out), group.y, false)
+    mlpForward(matmul, mlp, rows, group.x, group.activations, group.y, false)
     group.slots.forEach((slot, r) => {
       const to = Math.floor(slot / topK) * width
       for (let j = 0; j < width; j++) out[to + j]! += weights[slot]! * group.y[r * width + j]!
@@ -144,8 +139,8 @@ export function mixtureBackward(
       dWeights[slot] = along
     })
     const dGroup = allocate(rows * width)
-    const scratch = () => allocate(rows * mlp.gate.out)
-    mlpBackward(matmul, mlp, rows, group.x, group, dy, dGroup, scratch(), scratch())
+    const dHidden = allocate(rows * mlp.gate.out)
+    mlpBackward(matmul, mlp, rows, group.x, group.activations, dy, dGroup, dHidden)
     slots.forEach((slot, r) => {
       const to = Math.floor(slot / topK) * width
       for (let j = 0; j < width; j++) dx[to + j]! += dGroup[r * width + j]!
@@ -166,6 +161,23 @@ export function mixtureBackward(
   }
   languageLosses(losses, segments, numExperts, state.logits, state.probabilities, dLogits, share)
   linearBackward(matmul, router, tokens, x, dLogits, dx, true)
+}
+
+/** Writes the indices of the `count` highest of `p`, highest first; of equals the lower index comes first. */
+function chooseHighest(p: Floats, count: number, chosen: Int32Array, at: number): void {
+  for (let i = at; i < at + count; i++) {
+    let best = -1
+    for (let e = 0; e < p.length; e++) {
+      const isHigher = best < 0 || p[e]! > p[best]!
+      if (isHigher && !isAmong(chosen, at, i, e)) best = e
+    }
+    chosen[i] = best
+  }
+}
+
+function isAmong(chosen: Int32Array, begin: number, end: number, e: number): boolean {
+  for (let i = begin; i < end; i++) if (chosen[i] === e) return true
+  return false
 }
 
 /** Adds the gradient by the probabilities of the k chosen experts. */

@@ -11,7 +11,7 @@ import { fromHeads, rotate, toHeads } from './_heads.js'
 import type { RouterLosses } from './_language-losses.js'
 import { linear, linearBackward } from './_linear.js'
 import { type MixtureState, mixtureBackward, mixtureForward, softmaxRow } from './_mixture.js'
-import { mlpBackward, mlpForward } from './_mlp.js'
+import { mlpActivations, mlpBackward, mlpForward } from './_mlp.js'
 import { rmsNorm, rmsNormBackward } from './_norm.js'
 import type { DecoderSpec } from './decoder-spec.js'
 import type { Floats } from './matmul.js'
@@ -134,8 +134,8 @@ export function lossAndGradients(
     if (layer.router) mixture = mixtureForward(matmul, allocate, layer, sizes, losses, x2, output)
     const mlp = layer.mlp ?? layer.shared
     const size = T * (mlp?.gate.out ?? 0)
-    const dense = { gate: allocate(size), up: allocate(size), y: allocate(T * H), open: allocate(T) }
-    if (mlp) mlpForward(matmul, mlp, T, x2, dense, allocate(size), dense.y, false)
+    const dense = { ...mlpActivations(allocate, size), y: allocate(T * H), open: allocate(T) }
+    if (mlp) mlpForward(matmul, mlp, T, x2, dense, dense.y, false)
     if (layer.shared) linear(matmul, layer.shared.scale, T, x2, dense.open)
     for (let t = 0; mlp && t < T; t++) {
       dense.open[t] = layer.shared ? 1 / (1 + Math.exp(-dense.open[t]!)) : 1
@@ -161,8 +161,7 @@ export function lossAndGradients(
         }
       }
       if (layer.shared) linearBackward(matmul, layer.shared.scale, T, x2, dOpen, dx2, true)
-      const scratch = () => allocate(T * mlp.gate.out)
-      mlpBackward(matmul, mlp, T, x2, dense, dy, dx2, scratch(), scratch())
+      mlpBackward(matmul, mlp, T, x2, dense, dy, dx2, allocate(T * mlp.gate.out))
     }
     rmsNormBackward(state.middle, layer.ffnNorm, state.scale2, dx2, T, H, d, true)
     const dO = allocate(T * Q)
