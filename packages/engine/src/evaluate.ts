@@ -21,7 +21,7 @@ import {
 import { type KernelPool, type Kernels, kernelPool } from './_kernel-pool.js'
 import { columnCuts, fillLiteral, fillMask, fillRandom, rowCuts, spreadCuts } from './_leaves.js'
 import { type LowRankFiller, lowRankFiller } from './_low-rank.js'
-import { fillRanks } from './_ranks.js'
+import { type RanksFiller, ranksFiller } from './_ranks.js'
 import { storedDType } from './validate.js'
 
 /** Bytes [begin, begin + out.length) of `bytes`, wanted in `out`. */
@@ -82,6 +82,7 @@ export function createEvaluator(
   const compiledGroups = new WeakMap<readonly Tensor[], Compiled>()
   const scratch = new Uint8Array(maxElements * 8)
   let products: LowRankFiller<ReadRequest> | undefined
+  let ranks: RanksFiller<ReadRequest> | undefined
   let spread: { expr?: Expr; dtype?: DType; bytes: Uint8Array } = { bytes: new Uint8Array(0) }
 
   function* fill(
@@ -124,7 +125,8 @@ export function createEvaluator(
           yield* fill(expr.arg, dtype, from, length, part(out, dtype, offset, length), counts)
         return
       case 'ranks':
-        return yield* fillRanks(fill, maxElements, expr, dtype as FloatDType, begin, count, out)
+        ranks ??= ranksFiller(fill, maxElements)
+        return yield* ranks.fill(expr, dtype as FloatDType, begin, count, out)
       case 'spread':
         return yield* fillSpread(expr, dtype, begin, count, out)
       case 'lowrank':

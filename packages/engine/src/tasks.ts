@@ -87,6 +87,8 @@ function bytesPerElement(group: readonly Tensor[], sources: Checkpoint['sources'
     const stored = storedDType(expr, sources)
     // Its operands come in blocks of fixed size, and what it fills is made in a buffer of its own.
     if (expr.op === 'lowrank') return 8
+    // Ranks take a tile of values beside what they fill.
+    if (expr.op === 'ranks') return 16 + visit(expr.arg, false)
     const gathers = GATHERS.has(expr.op)
     const own = isRoot ? 0 : stored ? byteSize(stored, 64) / 64 : gathers || expr.op === 'random' ? 8 : 4
     return own + operands(expr).reduce((sum, operand) => sum + visit(operand, false), 0)
@@ -94,7 +96,7 @@ function bytesPerElement(group: readonly Tensor[], sources: Checkpoint['sources'
   return group.reduce((sum, { dtype, expr }) => sum + byteSize(dtype, 64) / 64 + visit(expr, true), 0)
 }
 
-const GATHERS: ReadonlySet<Expr['op']> = new Set(['rows', 'ranks', 'columns', 'spread', 'concat'])
+const GATHERS: ReadonlySet<Expr['op']> = new Set(['rows', 'columns', 'spread', 'concat'])
 
 function namesInFileOrder({ tensors }: ShardLayout): string[] {
   return [...tensors].sort(([, a], [, b]) => a.begin - b.begin).map(([name]) => name)
