@@ -1,4 +1,5 @@
-// `npm run bench [-- --help]`: what writing commands cost beside cp and mergekit, into docs/benchmarks.md.
+// `npm run bench [-- --help]`: what writing commands cost beside cp and mergekit, into docs/benchmarks.md. `npm run bench model`: the decoder
+// beside PyTorch.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
@@ -52,6 +53,7 @@ const rounds = Number(options.rounds ?? (options.quick ? 3 : 5))
 
 if (options.help) console.log(HELP)
 else if (positionals[0] === 'train') await benchTrain()
+else if (positionals[0] === 'model') await import('./decoder/main.js')
 else await main()
 
 async function main(): Promise<void> {
