@@ -94,6 +94,14 @@ def is_router(name):
     return name.endswith((".block_sparse_moe.gate.weight", ".mlp.gate.weight", ".router.layer.weight"))
 
 
+def dense_name(name):
+    """The dense tensor that a tensor of a mixture of plain copies comes from; None where there is none."""
+    match = EXPERT.match(name)
+    if match:
+        return f"{match[1]}mlp.{MIXTRAL_PARTS.get(match[3], match[3])}.weight"
+    return None if is_router(name) or ".shared_expert" in name else name
+
+
 def origin(name, count, dense, case):
     """The F32 values that tensor `name` of a mixture of `count` experts comes from, of the dense model's tensors;
     None for what no dense tensor is the origin of (routers, placeholders, biases that the dense family lacks)."""
