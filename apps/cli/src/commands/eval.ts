@@ -19,7 +19,7 @@ import { parseDocuments } from '@polygraft/train'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatTable } from '../format.js'
-import { modelThreadsOption, startModel } from '../model.js'
+import { type Device, deviceOption, modelThreadsOption, startModel } from '../model.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
@@ -33,6 +33,7 @@ interface Arguments {
   readonly report?: string
   readonly maxNewTokens: number
   readonly threads?: number
+  readonly device: Device
   readonly json?: boolean
 }
 
@@ -63,6 +64,7 @@ export function addEval(program: Command): void {
       new Option('--max-new-tokens <n>', 'that an answer may have').argParser(parseWhole(1)).default(64),
     )
     .addOption(modelThreadsOption())
+    .addOption(deviceOption())
   addExample(
     addJson(command),
     'polygraft eval ./grafted --text en=en.txt --text el=el.txt --tasks mgsm-el.jsonl --reference ./instruct --report report.html',
@@ -111,10 +113,10 @@ async function readQuestions({ text = [], tasks = [] }: Arguments): Promise<Ques
 async function measure(
   location: string,
   { texts, items }: Questions,
-  { threads, maxNewTokens }: Arguments,
+  { threads, device, maxNewTokens }: Arguments,
   signal: AbortSignal,
 ): Promise<Evaluation> {
-  const running = await startModel(await openCheckpoint(location), threads)
+  const running = await startModel(await openCheckpoint(location), threads, device)
   try {
     const model = createEvaluatedModel(running.model, running.tokenizer, running.endTokens)
     const languages: Record<string, Evaluation['languages'][string]> = {}

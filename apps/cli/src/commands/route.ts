@@ -7,7 +7,7 @@ import { type Checkpoint, ModelError } from '@polygraft/tensor'
 import { parseDocuments } from '@polygraft/train'
 import { type Command, Option } from 'commander'
 import { formatTable } from '../format.js'
-import { modelThreadsOption, startModel } from '../model.js'
+import { type Device, deviceOption, modelThreadsOption, startModel } from '../model.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
@@ -18,6 +18,7 @@ interface Arguments {
   readonly text: readonly TextArgument[]
   readonly before?: string
   readonly threads?: number
+  readonly device: Device
   readonly json?: boolean
 }
 
@@ -37,6 +38,7 @@ export function addRoute(program: Command): void {
       'the mixture before its graft: tells how many tokens take other experts now',
     )
     .addOption(modelThreadsOption())
+    .addOption(deviceOption())
   addExample(addJson(command), 'polygraft route ./grafted --text en=en.txt --text el=el.txt --before ./cpt')
   command.action(run)
 }
@@ -55,8 +57,8 @@ async function run(location: string, args: Arguments): Promise<void> {
       terminal.note(`warning: layer ${layer}'s router cannot tell experts ${a} and ${b} apart`)
   }
   const [traces, before] = await untilCancelled(async (signal) => [
-    await trace(checkpoint, texts, args.threads, signal),
-    args.before ? await trace(await openCheckpoint(args.before), texts, args.threads, signal) : undefined,
+    await trace(checkpoint, texts, args, signal),
+    args.before ? await trace(await openCheckpoint(args.before), texts, args, signal) : undefined,
   ])
   const languages = Object.fromEntries(
     [...traces].map(([language, layers]) => [
@@ -84,10 +86,10 @@ async function readTexts(args: readonly TextArgument[]): Promise<Map<string, str
 async function trace(
   checkpoint: Checkpoint,
   texts: ReadonlyMap<string, readonly string[]>,
-  threads: number | undefined,
+  { threads, device }: Arguments,
   signal: AbortSignal,
 ): Promise<Traces> {
-  const { model, tokenizer, endTokens, close } = await startModel(checkpoint, threads)
+  const { model, tokenizer, endTokens, close } = await startModel(checkpoint, threads, device)
   try {
     const { encode } = createEvaluatedModel(model, tokenizer, endTokens)
     const traces = new Map<string, LayerRouting[]>()

@@ -4,7 +4,7 @@ import { basename, resolve } from 'node:path'
 import { ModelError } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
-import { modelThreadsOption, startModel } from '../model.js'
+import { type Device, deviceOption, modelThreadsOption, startModel } from '../model.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { modelAnswerer } from '../serve/model-answerer.js'
 import { createChatServer } from '../serve/server.js'
@@ -18,6 +18,7 @@ const LOOPBACK = '127.0.0.1'
 interface Arguments {
   readonly port: number
   readonly threads?: number
+  readonly device: Device
   readonly json?: boolean
 }
 
@@ -33,12 +34,13 @@ export function addServe(program: Command): void {
         .default(8080),
     )
     .addOption(modelThreadsOption())
+    .addOption(deviceOption())
   addExample(addJson(command), 'polygraft serve ./grafted --port 8080')
   command.action(run)
 }
 
 async function run(location: string, args: Arguments): Promise<void> {
-  const running = await startModel(await openCheckpoint(location), args.threads)
+  const running = await startModel(await openCheckpoint(location), args.threads, args.device)
   const id = basename(resolve(location))
   const server = createChatServer(modelAnswerer(id, running))
   try {
