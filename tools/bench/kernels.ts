@@ -1,5 +1,6 @@
 import {
   buildKernel,
+  compileKernel,
   encode,
   type GraftCounts,
   type Kernel,
@@ -8,7 +9,6 @@ import {
   randomMask,
   randomValues,
   referenceKernel,
-  simdKernel,
   type TileKernel,
 } from '@polygraft/kernels'
 import { byteSize, type FloatDType } from '@polygraft/tensor'
@@ -32,7 +32,7 @@ const graft = (cpt: number, lambda: number): KernelExpr => ({
 })
 
 const cases: readonly (readonly [string, Kernel])[] = [
-  ...(['BF16', 'F16', 'F32'] as const).flatMap(
+  ...(['BF16', 'F16', 'F32', 'F64'] as const).flatMap(
     (dtype) =>
       [
         [`graft ${dtype}`, kernelOf(3, dtype, [graft(2, 1)])],
@@ -58,17 +58,16 @@ const cases: readonly (readonly [string, Kernel])[] = [
 ]
 
 console.log(
-  `${'kernel'.padEnd(20)}${'reference'.padStart(10)}${'SIMD'.padStart(10)}${'copy'.padStart(10)}   GB/s`,
+  `${'kernel'.padEnd(20)}${'reference'.padStart(10)}${'compiled'.padStart(10)}${'copy'.padStart(10)}   GB/s`,
 )
 for (const [name, kernel] of cases) {
   const bytes = [...kernel.inputs, ...kernel.outputs.map((output) => output.dtype)].reduce(
     (sum, dtype) => sum + byteSize(dtype, ELEMENTS),
     0,
   )
-  const simd = simdKernel(kernel, ELEMENTS)
   const rates = [
     rate(bytes, runOf(kernel, referenceKernel(kernel, ELEMENTS))),
-    simd ? rate(bytes, runOf(kernel, simd)) : Number.NaN,
+    rate(bytes, runOf(kernel, compileKernel(kernel, ELEMENTS))),
     rate(bytes, copyOf(bytes / 2)),
   ]
   console.log(name.padEnd(20) + rates.map((gb) => gb.toFixed(2).padStart(10)).join(''))

@@ -1,4 +1,4 @@
-import { type Kernel, kernelKey, referenceKernel, simdKernel, type TileKernel } from '@polygraft/kernels'
+import { compileKernel, type Kernel, kernelKey, referenceKernel, type TileKernel } from '@polygraft/kernels'
 
 export type Kernels = 'simd' | 'reference'
 
@@ -17,7 +17,7 @@ export function kernelPool(kernels: Kernels, maxElements: number): KernelPool {
     return key
   }
   const create = (kernel: Kernel) =>
-    (kernels === 'simd' ? simdKernel(kernel, maxElements) : undefined) ?? referenceKernel(kernel, maxElements)
+    kernels === 'simd' ? compileKernel(kernel, maxElements) : referenceKernel(kernel, maxElements)
   return {
     take: (kernel) => free.get(keyOf(kernel))?.pop() ?? create(kernel),
     give(kernel, tile) {

@@ -70,7 +70,7 @@ interface Compiled {
 
 /**
  * An evaluator with tiles of at most `maxElements` elements.
- * @param kernels 'simd' where it can be had (F64 always takes the reference), or 'reference'.
+ * @param kernels 'simd' where it can be had (F64 goes by single elements, in WebAssembly too), or 'reference'.
  */
 export function createEvaluator(
   sources: ReadonlyMap<SourceId, Source>,

@@ -28,10 +28,15 @@ const MAX_PAGES = 65536
 const modules = new Map<string, object>()
 let available: boolean | undefined
 
+/** Whether this engine runs WebAssembly. */
+export function wasmAvailable(): boolean {
+  return typeof WebAssembly === 'object'
+}
+
 /** Whether this engine runs WebAssembly SIMD. */
 export function simdAvailable(): boolean {
   const returnsNothing = moduleOf(0, 0, 1, [0x41, 0, 0xfd, 0x11, 0x21, 0]) // i32.const 0, i32x4.splat, local.set 0
-  available ??= typeof WebAssembly === 'object' && WebAssembly.validate(returnsNothing)
+  available ??= wasmAvailable() && WebAssembly.validate(returnsNothing)
   return available
 }
 

@@ -6,7 +6,10 @@
 
 export type Code = readonly number[]
 
-const I32 = 0x7f
+/** Types of locals. */
+export const I32 = 0x7f
+export const F32 = 0x7d
+export const F64 = 0x7c
 const V128 = 0x7b
 
 /** Unsigned LEB128. */
@@ -39,22 +42,92 @@ const shift =
   (value: Code, by: number): Code =>
     simd(opcode)(value, i32.const(by))
 
+const load =
+  (opcode: number, align: number) =>
+  (address: Code, offset = 0): Code => [...address, opcode, align, ...unsigned(offset)]
+const store =
+  (opcode: number, align: number) =>
+  (address: Code, value: Code, offset = 0): Code => [...address, ...value, opcode, align, ...unsigned(offset)]
+
+/** a where the I32 is not zero, else b. */
+export const select = (a: Code, b: Code, condition: Code): Code => [...a, ...b, ...condition, 0x1b]
+
 export const i32 = {
   const: (value: number): Code => [0x41, ...signed(value)],
+  isZero: plain(0x45),
+  eq: plain(0x46),
+  ltS: plain(0x48),
+  ltU: plain(0x49),
+  gtS: plain(0x4a),
+  popcnt: plain(0x69),
   add: plain(0x6a),
   sub: plain(0x6b),
   mul: plain(0x6c),
+  and: plain(0x71),
+  or: plain(0x72),
   shl: plain(0x74),
-  ltU: plain(0x49),
-  popcnt: plain(0x69),
-  load: (address: Code, offset = 0): Code => [...address, 0x28, 2, ...unsigned(offset)],
-  store: (address: Code, value: Code, offset = 0): Code => [
-    ...address,
-    ...value,
-    0x36,
-    2,
-    ...unsigned(offset),
-  ],
+  shrU: plain(0x76),
+  load: load(0x28, 2),
+  load16: load(0x2f, 1),
+  store: store(0x36, 2),
+  store16: store(0x3b, 1),
+  bitsOfF32: plain(0xbc),
+}
+
+export const i64 = {
+  eq: plain(0x51),
+  bitsOfF64: plain(0xbd),
+}
+
+/** The instructions on single floats that both kinds have. */
+function floats(kind: {
+  compare: number
+  unary: number
+  binary: number
+  load: number
+  align: number
+  constant: (value: number) => Code
+  fromI32: number
+}) {
+  const [compare, unary, binary] = [kind.compare, kind.unary, kind.binary]
+  return {
+    const: kind.constant,
+    load: load(kind.load, kind.align),
+    store: store(kind.load + 14, kind.align),
+    eq: plain(compare),
+    ne: plain(compare + 1),
+    lt: plain(compare + 2),
+    gt: plain(compare + 3),
+    le: plain(compare + 4),
+    abs: plain(unary),
+    neg: plain(unary + 1),
+    add: plain(binary),
+    sub: plain(binary + 1),
+    mul: plain(binary + 2),
+    div: plain(binary + 3),
+    min: plain(binary + 4),
+    fromI32: plain(kind.fromI32),
+  }
+}
+
+/** A float's bytes, of a typed array that holds it. */
+const bytesOf = (values: Float32Array | Float64Array): number[] => [...new Uint8Array(values.buffer)]
+
+export const f32 = {
+  ...floats({
+    ...{ compare: 0x5b, unary: 0x8b, binary: 0x92, load: 0x2a, align: 2, fromI32: 0xb2 },
+    constant: (value) => [0x43, ...bytesOf(Float32Array.of(value))],
+  }),
+  ofBits: plain(0xbe),
+  ofF64: plain(0xb6),
+}
+
+export const f64 = {
+  ...floats({
+    ...{ compare: 0x61, unary: 0x99, binary: 0xa0, load: 0x2b, align: 3, fromI32: 0xb7 },
+    constant: (value) => [0x44, ...bytesOf(Float64Array.of(value))],
+  }),
+  ofF32: plain(0xbb),
 }
 
 export const v128 = {
@@ -193,7 +266,17 @@ export function moduleOf(
   body: Code,
   limits: Code = MEMORY_LIMITS.own,
 ): Uint8Array<ArrayBuffer> {
-  const code = [2, ...unsigned(i32s), I32, ...unsigned(v128s), V128, ...body, 0x0b]
+  return assemble(params, [2, ...unsigned(i32s), I32, ...unsigned(v128s), V128], body, limits)
+}
+
+/** As `moduleOf`, with locals of any types: one of each of `types`, counted on from the parameters. */
+export function moduleOfTypes(params: number, types: Code, body: Code): Uint8Array<ArrayBuffer> {
+  const locals = [...unsigned(types.length), ...types.flatMap((type) => [1, type])]
+  return assemble(params, locals, body, MEMORY_LIMITS.own)
+}
+
+function assemble(params: number, locals: Code, body: Code, limits: Code): Uint8Array<ArrayBuffer> {
+  const code = [...locals, ...body, 0x0b]
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, [1, 0x60, ...sized(Array(params).fill(I32)), 0]),

@@ -73,6 +73,7 @@ export {
 } from './reduce.js'
 export { referenceKernel } from './reference.js'
 export { columnGrams, type RowGrams, rowGrams } from './row-grams.js'
+export { scalarKernel } from './scalar.js'
 export { compileKernel, simdKernel } from './simd.js'
 export { addStatistics, createStatistics, type Statistics } from './statistics.js'
 export { orthonormalize, type Svd, svd } from './svd.js'

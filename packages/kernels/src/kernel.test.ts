@@ -5,6 +5,7 @@ import {
   type KernelExpr,
   kernelKey,
   referenceKernel,
+  scalarKernel,
   simdKernel,
   type TileKernel,
 } from '@polygraft/kernels'
@@ -78,6 +79,7 @@ describe('buildKernel', () => {
 describe.each([
   ['reference', referenceKernel],
   ['SIMD', simdKernel],
+  ['scalar', scalarKernel],
 ] as const)('%s kernel', (_, create) => {
   const f32 = Math.fround
 
@@ -326,11 +328,14 @@ describe.each([
   })
 })
 
-describe('F64', () => {
-  it('is computed in F64, scalars unrounded, by the reference', () => {
+describe.each([
+  ['reference', referenceKernel],
+  ['scalar', scalarKernel],
+] as const)('F64, %s kernel', (_, create) => {
+  it('is computed in F64, scalars unrounded', () => {
     const kernel = buildKernel(['F64', 'BF16', 'F64'], [{ expr: graft(0.1), dtype: 'F64' }])
     expect(simdKernel(kernel, 1)).toBeUndefined()
-    const tile = referenceKernel(kernel, 1)
+    const tile = create(kernel, 1)!
     const { results } = evaluate(tile, kernel.inputs, ['F64'], [[1 / 3], [0.5], [1 / 7]], [0.1])
     expect(results).toEqual([[1 / 3 + 0.1 * (1 / 7 - 0.5)]])
   })
@@ -346,7 +351,7 @@ describe('F64', () => {
       ],
     )
     const values = [[1 + 2 ** -30], [1]]
-    const { results } = evaluate(referenceKernel(kernel, 1), kernel.inputs, ['F64', 'F32', 'F64'], values, [])
+    const { results } = evaluate(create(kernel, 1)!, kernel.inputs, ['F64', 'F32', 'F64'], values, [])
     expect(results).toEqual([[2 ** -30], [0], [1]])
   })
 })

@@ -18,9 +18,8 @@ type Mode = 'F32' | 'F64'
 const BLOCK = 1024
 
 /**
- * The kernel interpreted in TypeScript: the definition that every other implementation must match bit for bit, and
- * the only one with F64. One operation over a block of elements at a time; storing to a Float32Array rounds, and
- * rounding an F64 sum, difference, product or quotient of F32 values is the F32 operation (Figueroa, "When is double
+ * The kernel interpreted in TypeScript: the definition that every other implementation must match bit for bit.
+ * One operation over a block of elements at a time; storing to a Float32Array rounds, and rounding an F64 sum, difference, product or quotient of F32 values is the F32 operation (Figueroa, "When is double
  * rounding innocuous?", 1995).
  */
 export function referenceKernel(kernel: Kernel, maxElements: number): TileKernel {

@@ -1,14 +1,11 @@
-import { byteSize } from '@polygraft/tensor'
 import { generate, layoutOf, MAX_STEPS, type Mode, STEP, stepsPerTurn } from './_codegen.js'
 import { countNonFinite } from './_non-finite.js'
-import { createMemory, instantiate, simdAvailable } from './_wasm-run.js'
+import { createTiles } from './_tiles.js'
+import { instantiate, simdAvailable } from './_wasm-run.js'
 import { addCounts, addNonFinite, createCounts, type OutputSums } from './counts.js'
 import { checkRun, type Kernel, kernelKey, sumCounts, type TileKernel } from './kernel.js'
 import { referenceKernel } from './reference.js'
-
-/** Tiles start 64-byte aligned, and so far apart that equal indices of two tiles differ in their lower 12 address bits. */
-const TILE_ALIGN = 64
-const TILE_STAGGER = 320
+import { scalarKernel } from './scalar.js'
 
 /**
  * The kernel as one fused WebAssembly SIMD loop over tiles in a memory of its own, of which `inputs` and `outputs` are
@@ -20,14 +17,9 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
   const dtypes = [...kernel.inputs, ...kernel.outputs.map((output) => output.dtype)]
   if (!simdAvailable() || dtypes.includes('F64')) return undefined
   const layout = layoutOf(kernel)
-  const bases: number[] = []
-  let end = layout.end
-  for (const dtype of dtypes) {
-    bases.push(Math.ceil(end / TILE_ALIGN) * TILE_ALIGN)
-    end = bases.at(-1)! + byteSize(dtype, Math.ceil(maxElements / STEP) * STEP) + TILE_STAGGER
-  }
-  const memory = createMemory(end)
-  if (!memory) return undefined
+  const tiles = createTiles(kernel, maxElements, layout.end)
+  if (!tiles) return undefined
+  const { memory, inputs, outputs } = tiles
   const { buffer } = memory
   const loops = new Map<Mode, (...args: number[]) => void>()
   const loopOf = (mode: Mode) => {
@@ -36,9 +28,6 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
     loops.set(mode, loop)
     return loop
   }
-  const views = dtypes.map((dtype, i) => new Uint8Array(buffer, bases[i], byteSize(dtype, maxElements)))
-  const inputs = views.slice(0, kernel.inputs.length)
-  const outputs = views.slice(kernel.inputs.length)
   const storedScalars = new Float32Array(buffer, 0, kernel.scalars.length)
   const storedEnds = new Int32Array(buffer, kernel.scalars.length * 4, kernel.ends.length)
   const wholeTurn = STEP * stepsPerTurn(kernel, 'finite')
@@ -55,7 +44,7 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
     const steps = Math.ceil(elements / STEP) // the lanes beyond `end` hold anything, and are not counted
     for (let i = 0; i < storedEnds.length; i++)
       storedEnds[i] = 2 * Math.max(0, Math.min(steps * STEP, ends[i]! - begin))
-    loopOf(mode)(steps, ...dtypes.map((dtype, i) => bases[i]! + byteSize(dtype, begin)))
+    loopOf(mode)(steps, ...tiles!.addresses(begin))
     for (const [i, { counters }] of layout.outputs.entries()) {
       if (counters === undefined) continue
       const lanes = Math.min(STEP, elements)
@@ -100,9 +89,13 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
   }
 }
 
-/** The fastest implementation there is: SIMD, else the reference. Both give the same bytes. */
+/** The fastest implementation there is: SIMD, else (for F64) one element at a time, else the reference. All give the same bytes. */
 export function compileKernel(kernel: Kernel, maxElements: number): TileKernel {
-  return simdKernel(kernel, maxElements) ?? referenceKernel(kernel, maxElements)
+  return (
+    simdKernel(kernel, maxElements) ??
+    scalarKernel(kernel, maxElements) ??
+    referenceKernel(kernel, maxElements)
+  )
 }
 
 function sumLanes(memory: ArrayBuffer, at: number, lanes: number): number {
