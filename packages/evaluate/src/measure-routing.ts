@@ -1,4 +1,4 @@
-import type { Model } from '@polygraft/model'
+import { type Model, observeTokens } from '@polygraft/model'
 import { addLoad, createLoad, type ExpertLoad, routingDrift } from '@polygraft/routing'
 
 /** What the gate of one layer did with some tokens. */
@@ -9,9 +9,6 @@ export interface LayerRouting {
   /** The chosen experts of every token in order, in pieces of [T, k]. */
   readonly chosen: readonly Uint32Array[]
 }
-
-/** Tokens that are computed at once. */
-const CHUNK = 256
 
 /**
  * Runs documents through a mixture and notes which experts each token takes. Documents beyond the model's context are cut there.
@@ -24,27 +21,19 @@ export async function measureRouting(
 ): Promise<LayerRouting[]> {
   const layers = new Map<number, LayerRouting>()
   const { numExperts, topK } = model.dimensions
-  for (const document of documents) {
-    const tokens = document.slice(0, model.maxPositions)
-    if (tokens.length === 0) continue
-    const cache = model.createCache(tokens.length)
-    try {
-      for (let begin = 0; begin < tokens.length; begin += CHUNK) {
-        signal?.throwIfAborted()
-        const part = tokens.slice(begin, begin + CHUNK)
-        await model.forward([{ cache, begin, tokens: part, wanted: 'none', length: tokens.length }], {
-          routing(layer, { probabilities, experts }) {
-            const { load, chosen } = layers.get(layer) ?? { load: createLoad(numExperts), chosen: [] }
-            const sum = addLoad(load, { probabilities, experts })
-            layers.set(layer, { layer, load: sum, topK, chosen: [...chosen, experts] })
-          },
-        })
-        await new Promise((resolve) => setTimeout(resolve))
-      }
-    } finally {
-      model.backend.freeCache(cache)
-    }
-  }
+  for (const document of documents)
+    await observeTokens(
+      model,
+      document,
+      {
+        routing(layer, { probabilities, experts }) {
+          const { load, chosen } = layers.get(layer) ?? { load: createLoad(numExperts), chosen: [] }
+          const sum = addLoad(load, { probabilities, experts })
+          layers.set(layer, { layer, load: sum, topK, chosen: [...chosen, experts] })
+        },
+      },
+      signal,
+    )
   return [...layers.values()].sort((a, b) => a.layer - b.layer)
 }
 

@@ -46,6 +46,8 @@ export interface TokenSpan {
 
 /** What a caller may watch. The rows are the step's tokens in order; layers come in order, too. */
 export interface Observer {
+  /** The residual stream as it enters a layer, [T, H]: the embedding for the first one, what transformers calls its hidden state. */
+  layerInput?(layer: number, values: Float32Array): void
   /** The choices of a mixture layer. */
   routing?(layer: number, values: RoutingValues): void
   /** What a layer's feed-forward block sees, the router included: the norm after attention, [T, H]. */
@@ -148,10 +150,13 @@ function runLayer(
   const { backend, family, config } = decoder
   const eps = epsOf(family, config)
   const factor = multiplier(decoder, 'residual_multiplier')
+  const watched: Promise<void>[] = []
+  // A read takes the values as they are now: what is queued later does not change them.
+  if (observer.layerInput)
+    watched.push(backend.read(hidden).then((values) => observer.layerInput?.(index, values)))
   const before = backend.norm(hidden, layer.attentionNorm, eps)
   backend.attention(step, layer.attention, hidden, before, factor)
   const x = backend.norm(hidden, layer.ffnNorm, eps)
-  const watched: Promise<void>[] = []
   if (observer.feedForwardInput)
     watched.push(backend.read(x).then((values) => observer.feedForwardInput?.(index, values)))
   if (layer.mlp) backend.mlp(layer.mlp, hidden, x, factor)

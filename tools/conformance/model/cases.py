@@ -30,10 +30,16 @@ GRANITE = dict(
     **MIXTRAL, attention_multiplier=0.21, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=2.5
 )
 
+# transformers' dynamic RoPE wants Mixtral's head_dim to be said.
+FAMILIES = dict(
+    llama={}, mistral={}, qwen2={}, qwen3={}, mixtral=dict(**MIXTRAL, head_dim=8), qwen2_moe=QWEN2_MOE, qwen3_moe=dict(**EXPERTS, head_dim=16),
+    granitemoe=GRANITE,
+)  # fmt: skip
+
 CASES = [
     *(
-        (f"{family}-{name}", family, fields)
-        for family in ("llama", "mistral", "qwen2", "qwen3")
+        (f"{family}-{name}", family, own | fields)
+        for family, own in FAMILIES.items()
         for name, fields in [("default", {}), ("tied", dict(tie_word_embeddings=True)), *ROPES.items()]
     ),
     ("llama-biases", "llama", dict(attention_bias=True, mlp_bias=True)),
@@ -50,19 +56,21 @@ CASES = [
     ("qwen2-window", "qwen2", QWEN_WINDOW),
     ("qwen3-window", "qwen3", dict(head_dim=16, **QWEN_WINDOW)),
     ("qwen3-biases", "qwen3", dict(attention_bias=True)),
-    ("mixtral", "mixtral", MIXTRAL),
+    ("mixtral-no-head-dim", "mixtral", MIXTRAL),
     ("mixtral-top-1", "mixtral", dict(num_local_experts=3, num_experts_per_tok=1)),
     ("mixtral-window", "mixtral", dict(**MIXTRAL, sliding_window=8)),
-    ("mixtral-tied", "mixtral", dict(**MIXTRAL, tie_word_embeddings=True)),
-    ("qwen2_moe", "qwen2_moe", QWEN2_MOE),
+    ("mixtral-head-dim", "mixtral", dict(**MIXTRAL, head_dim=20)),
+    ("qwen2_moe-no-biases", "qwen2_moe", dict(**QWEN2_MOE, qkv_bias=False)),
+    ("qwen2_moe-window", "qwen2_moe", dict(**QWEN2_MOE, **QWEN_WINDOW)),
     ("qwen2_moe-normalised", "qwen2_moe", dict(**QWEN2_MOE, norm_topk_prob=True)),
     ("qwen2_moe-dense-layers", "qwen2_moe", dict(**QWEN2_MOE, mlp_only_layers=[1])),
     ("qwen2_moe-sparse-step", "qwen2_moe", dict(**QWEN2_MOE, decoder_sparse_step=2)),
-    ("qwen3_moe", "qwen3_moe", dict(**EXPERTS, head_dim=16)),
+    ("qwen3_moe-biases", "qwen3_moe", dict(**EXPERTS, head_dim=16, attention_bias=True)),
+    ("qwen3_moe-window", "qwen3_moe", dict(**EXPERTS, head_dim=16, use_sliding_window=True, sliding_window=8)),
+    ("qwen3_moe-sparse-step", "qwen3_moe", dict(**EXPERTS, head_dim=16, decoder_sparse_step=2)),
     ("qwen3_moe-normalised", "qwen3_moe", dict(**EXPERTS, head_dim=16, norm_topk_prob=True)),
     ("qwen3_moe-dense-layers", "qwen3_moe", dict(**EXPERTS, head_dim=16, mlp_only_layers=[0, 2])),
-    ("granitemoe", "granitemoe", GRANITE),
-    ("granitemoe-tied", "granitemoe", dict(**GRANITE, tie_word_embeddings=True)),
+    ("granitemoe-biases", "granitemoe", dict(**GRANITE, attention_bias=True)),
 ]
 
 PROMPT_LENGTH = 40

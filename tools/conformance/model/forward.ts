@@ -1,4 +1,5 @@
-// For each request on stdin: logits of the prompt, all at once, and a greedy continuation token by token. JSON on stdout.
+// For each request on stdin: logits of the prompt, all at once, what entered its layers, and a greedy continuation token by token.
+// JSON on stdout.
 
 import { createCpuBackend, openModel, sampleToken } from '@polygraft/model'
 import { openFolder } from '@polygraft/tensor-io/node'
@@ -15,14 +16,17 @@ async function forward({ folder, prompt, tokens: expected }: Request) {
   try {
     const model = await openModel(await openFolder(folder), { backend })
     const cache = model.createCache(prompt.length + expected.length)
-    const logits = await model.forward([{ cache, begin: 0, tokens: prompt, wanted: 'all' }])
+    const hidden: number[][] = []
+    const logits = await model.forward([{ cache, begin: 0, tokens: prompt, wanted: 'all' }], {
+      layerInput: (_, values) => hidden.push([...values]),
+    })
     const tokens: number[] = []
     let last: Float32Array = logits.slice(-model.dimensions.vocabularySize)
     for (let begin = prompt.length; tokens.length < expected.length; begin++) {
       tokens.push(sampleToken(last, {}, begin))
       last = await model.forward([{ cache, begin, tokens: tokens.slice(-1) }])
     }
-    return { logits: [...logits], tokens }
+    return { logits: [...logits], hidden, tokens }
   } catch (error) {
     return { error: String(error) }
   } finally {

@@ -50,25 +50,36 @@ def reference(name, model_type, fields, folder):
     generator = torch.Generator().manual_seed(7)
     prompt = torch.randint(3, SMALL["vocab_size"], (1, length), generator=generator)
     with torch.no_grad():
-        logits = model(prompt).logits[0].numpy()
+        output = model(prompt, output_hidden_states=True)
+        logits = output.logits[0].numpy()
+        # The last one is that of the final norm.
+        hidden = numpy.stack([states[0].numpy() for states in output.hidden_states[:-1]])
         tokens = []
         if new_tokens > 0:
             model.generation_config.eos_token_id = None
             output = model.generate(prompt, max_new_tokens=new_tokens, do_sample=False, pad_token_id=0)
             tokens = output[0, length:].tolist()
-    return dict(folder=folder, prompt=prompt[0].tolist(), tokens=tokens), logits
+    return dict(folder=folder, prompt=prompt[0].tolist(), tokens=tokens), logits, hidden
 
 
-def compare(name, result, expected, logits):
+def distance(values, expected):
+    """Largest difference over the largest value."""
+    actual = numpy.array(values, dtype=numpy.float32).reshape(expected.shape)
+    return numpy.abs(actual - expected).max() / numpy.abs(expected).max()
+
+
+def compare(result, expected, logits, hidden):
     """A line, and whether all holds."""
     if "error" in result:
         return False, result["error"]
-    actual = numpy.array(result["logits"], dtype=numpy.float32).reshape(logits.shape)
-    scale = numpy.abs(logits).max()
-    off = numpy.abs(actual - logits).max() / scale
+    off = distance(result["logits"], logits)
+    hidden_off = distance(result["hidden"], hidden)
     same = result["tokens"] == expected["tokens"]
-    detail = f"logits within {off:.1e} of the largest; {len(expected['tokens'])} tokens {'equal' if same else 'DIFFER'}"
-    return bool(off <= TOLERANCE) and same, detail
+    detail = (
+        f"logits within {off:.1e} of the largest, hidden states {hidden_off:.1e}; "
+        f"{len(expected['tokens'])} tokens {'equal' if same else 'DIFFER'}"
+    )
+    return bool(max(off, hidden_off) <= TOLERANCE) and same, detail
 
 
 def main():
@@ -84,14 +95,14 @@ def main():
             for name, model_type, fields in CASES
             if arguments.only in name
         }
-        requests = [dict(name=name, **expected) for name, (expected, _) in references.items()]
+        requests = [dict(name=name, **expected) for name, (expected, *_) in references.items()]
         command = ["npx", "tsx", os.path.join(HERE, "forward.ts")]
         ran = subprocess.run(command, input=json.dumps(requests), stdout=subprocess.PIPE, text=True, cwd=ROOT)
         ran.check_returncode()
         results = json.loads(ran.stdout)
     passed = failed = 0
-    for name, (expected, logits) in references.items():
-        ok, detail = compare(name, results[name], expected, logits)
+    for name, (expected, logits, hidden) in references.items():
+        ok, detail = compare(results[name], expected, logits, hidden)
         passed, failed = passed + ok, failed + (not ok)
         print(f"{'ok  ' if ok else 'FAIL'} {name}: {detail}")
     print(f"model: {passed} passed, {failed} failed")
