@@ -200,13 +200,7 @@ experts: [{ source_model: ${BASE} }, { source_model: ${INSTRUCT} }]
       [1, 15],
       undefined,
     ],
-    [
-      'a method that is not there yet',
-      `merge_method: arcee_fusion\n${models}`,
-      'not-supported',
-      [1, 15],
-      undefined,
-    ],
+    ['an unknown method', `merge_method: tie\n${models}`, 'bad-value', [1, 15], 'ties'],
     ['no YAML', 'merge_method: [\n', 'bad-yaml', undefined, undefined],
     ['no kind of recipe', 'merge_metod: linear\n', 'bad-recipe', [1, 1], 'merge_method'],
   ])('refuses %s, and writes nothing', async (_, text, code, at, word) => {

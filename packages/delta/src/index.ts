@@ -4,6 +4,7 @@ export type { AdapterOptions } from './apply-adapter.js'
 export { adapterProblems, adapterWarnings, applyAdapter, doraTargets } from './apply-adapter.js'
 export type { ApplyOptions } from './apply-delta.js'
 export { addDelta, applyDelta, scaleDelta } from './apply-delta.js'
+export { arceeFusion, arceeFusionTargets, type FusionOptions } from './arcee-fusion.js'
 export { assembleRows, gatherRows, runsOf, splitRows } from './assemble-rows.js'
 export type { BreadcrumbsModel, BreadcrumbsOptions, BreadcrumbsTiesOptions } from './breadcrumbs.js'
 export { breadcrumbs, breadcrumbsTargets, breadcrumbsTies, breadcrumbsTiesTargets } from './breadcrumbs.js'
@@ -36,6 +37,7 @@ export { isTarget, parseLoraConfig, scalingOf } from './lora-config.js'
 export type { LowRankFactors, LowRankOptions, LowRankTarget } from './low-rank.js'
 export { lowRankProblems, lowRankTargets, truncateDelta } from './low-rank.js'
 export type {
+  DivergenceTarget,
   Gram,
   GramTarget,
   Measures,

@@ -25,6 +25,14 @@ export interface Gram {
   readonly products: ArrayLike<number>
 }
 
+/** Two matrices whose rows are compared: what `measureDivergences` of `@polygraft/engine` takes. */
+export interface DivergenceTarget {
+  readonly a: Tensor
+  readonly b: Tensor
+  /** Elements of a row. */
+  readonly width: number
+}
+
 /** What `measureStatistics` of `@polygraft/engine` gives, as far as merges use it. */
 export interface VectorStatistics {
   /** L1 norm. */
@@ -40,6 +48,7 @@ export interface MergeTargets {
   readonly thresholds: ReadonlyMap<string, TrimTarget>
   readonly statistics: ReadonlyMap<string, Tensor>
   readonly grams: ReadonlyMap<string, GramTarget>
+  readonly divergences: ReadonlyMap<string, DivergenceTarget>
 }
 
 /** What was measured, under the same names. */
@@ -47,6 +56,8 @@ export interface Measures {
   readonly thresholds: ReadonlyMap<string, TrimThreshold>
   readonly statistics: ReadonlyMap<string, VectorStatistics>
   readonly grams: ReadonlyMap<string, Gram>
+  /** Of each row, in F64. */
+  readonly divergences: ReadonlyMap<string, ArrayLike<number>>
 }
 
 /** Nothing measured: what merges start from. */
@@ -54,13 +65,19 @@ export const NO_MEASURES: Measures = {
   thresholds: new Map(),
   statistics: new Map(),
   grams: new Map(),
+  divergences: new Map(),
 }
 
 /** Nothing to measure. */
-export const NO_TARGETS: MergeTargets = { thresholds: new Map(), statistics: new Map(), grams: new Map() }
+export const NO_TARGETS: MergeTargets = {
+  thresholds: new Map(),
+  statistics: new Map(),
+  grams: new Map(),
+  divergences: new Map(),
+}
 
 type Kind = keyof MergeTargets
-const KINDS = ['thresholds', 'statistics', 'grams'] as const
+const KINDS = ['thresholds', 'statistics', 'grams', 'divergences'] as const
 
 /** How many targets there are. */
 export function countTargets(targets: MergeTargets): number {
@@ -73,6 +90,7 @@ function addMeasures(measured: Measures, more: Measures): Measures {
     thresholds: new Map([...measured.thresholds, ...more.thresholds]),
     statistics: new Map([...measured.statistics, ...more.statistics]),
     grams: new Map([...measured.grams, ...more.grams]),
+    divergences: new Map([...measured.divergences, ...more.divergences]),
   }
 }
 
@@ -99,6 +117,7 @@ export interface Ask {
   threshold(name: string, target: TrimTarget): TrimThreshold | undefined
   statistics(name: string, tensor: Tensor): VectorStatistics | undefined
   gram(name: string, target: GramTarget): Gram | undefined
+  divergences(name: string, target: DivergenceTarget): ArrayLike<number> | undefined
   /** What was asked for in vain. */
   readonly open: MergeTargets
   /** What is wrong with what was measured. */
@@ -110,6 +129,7 @@ export function createAsk(measured: Measures): Ask {
     thresholds: new Map<string, TrimTarget>(),
     statistics: new Map<string, Tensor>(),
     grams: new Map<string, GramTarget>(),
+    divergences: new Map<string, DivergenceTarget>(),
   }
   function answer<Target, Measure>(
     known: ReadonlyMap<string, Measure>,
@@ -125,6 +145,7 @@ export function createAsk(measured: Measures): Ask {
     threshold: (name, target) => answer(measured.thresholds, open.thresholds, name, target),
     statistics: (name, target) => answer(measured.statistics, open.statistics, name, target),
     gram: (name, target) => answer(measured.grams, open.grams, name, target),
+    divergences: (name, target) => answer(measured.divergences, open.divergences, name, target),
     open,
     problems: [],
   }

@@ -1,4 +1,5 @@
 import type { Checkpoint, Op } from '@polygraft/tensor'
+import { arceeFusion, arceeFusionTargets } from './arcee-fusion.js'
 import { breadcrumbs, breadcrumbsTargets, breadcrumbsTies, breadcrumbsTiesTargets } from './breadcrumbs.js'
 import { dareLinear, dareLinearTargets, dareTies, dareTiesTargets } from './dare.js'
 import { della, dellaLinear, dellaLinearTargets, dellaTargets } from './della.js'
@@ -234,6 +235,7 @@ export const MERGE_METHODS: Readonly<Record<string, MergeMethod>> = {
     { base: 'required', models: ONE, shared: { t: { type: 'number', perTensor: true, least: 0 } } },
     nearswap,
   ),
+  arcee_fusion: method({ base: 'required', models: ONE }, arceeFusion, arceeFusionTargets),
   passthrough: method({ base: 'none', models: ONE, perModel: { scale: factor(1) } }, passthrough),
   ram: method({ base: 'required', shared: { epsilon: atLeast0(1e-5) } }, ram),
   ramplus_tl: method(

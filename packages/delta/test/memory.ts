@@ -1,6 +1,7 @@
 import { expectedTensors, familyOf } from '@polygraft/architectures'
 import {
   countTargets,
+  type DivergenceTarget,
   type GramTarget,
   type Measures,
   type MergeTargets,
@@ -107,6 +108,7 @@ export function measured(targetsOf: (measured: Measures) => MergeTargets): Measu
       thresholds: new Map([...all.thresholds, ...mapValues(targets.thresholds, threshold)]),
       statistics: new Map([...all.statistics, ...mapValues(targets.statistics, statistics)]),
       grams: new Map([...all.grams, ...mapValues(targets.grams, gram)]),
+      divergences: new Map([...all.divergences, ...mapValues(targets.divergences, divergences)]),
     }
   }
 }
@@ -147,6 +149,19 @@ function gram({ tensors, by, width = 1 }: GramTarget) {
     all.flatMap((a, i) => all.slice(i).map((b) => dot(a, b, group))),
   )
   return { products: products.flat() }
+}
+
+/** KL of the softmax of each row of a from that of b, with 1e-8 added to each probability. */
+function divergences({ a, b, width }: DivergenceTarget): number[] {
+  const rowsOf = (values: number[]) =>
+    Array.from({ length: values.length / width }, (_, r) => values.slice(r * width, (r + 1) * width))
+  const softmax = (row: number[]) => {
+    const powers = row.map(Math.exp)
+    const sum = powers.reduce((total, x) => total + x, 0)
+    return powers.map((x) => x / sum + 1e-8)
+  }
+  const [p, q] = [a, b].map((tensor) => rowsOf(valuesOf(tensor)).map(softmax))
+  return p!.map((row, r) => row.reduce((sum, x, j) => sum + x * Math.log(x / q![r]![j]!), 0))
 }
 
 /** A stand-in for masks: any function of its name, seed and index does for these tests. */
@@ -213,6 +228,10 @@ function evaluate(expr: Expr): Float32Array {
         return rowOf(j) === rowOf(i) && (x < y || (x === y && j > i))
       }
       return arg.map((_, i) => arg.reduce((rank, _x, j) => rank + Number(isBelow(j, i)), 0))
+    }
+    case 'select': {
+      const [mask, on, off] = [evaluate(expr.mask), evaluate(expr.on), evaluate(expr.off)]
+      return mask.map((x, i) => (x === 0 ? off[i]! : on[i]!))
     }
     case 'cast':
       return evaluate(expr.arg)

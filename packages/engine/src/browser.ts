@@ -19,6 +19,7 @@ export {
   measureStatistics,
   type TensorPair,
 } from './measure.js'
+export { type DivergenceTarget, measureDivergences } from './measure-divergences.js'
 export { type LowRankTarget, measureLowRank, measureRowNorms } from './measure-low-rank.js'
 export type { GramTarget } from './measure-row-grams.js'
 export type { MeasureOptions, MeasureProgress } from './measure-run.js'

@@ -24,7 +24,9 @@ export async function measureRowGrams(
 ): Promise<Map<string, Float64Array>> {
   const operands = new Map([...wanted].map(([name, { tensors }]) => [name, tensors]))
   const targets = [...wanted.values()]
-  const tasks = targets.flatMap(tasksOf)
+  const tasks = targets.flatMap(({ tensors, by, width = 1 }, operand) =>
+    rowTasks(tensors[0]!, width, { kind: 'rowGrams', operand, columns: by === 'columns' }),
+  )
   const parts: Float64Array[] = []
   const bytesTotal = targets.reduce((sum, { tensors }) => sum + bytesOf(tensors), 0)
   await measuring(operands, sources, bytesTotal, options, ({ run }) =>
@@ -56,20 +58,24 @@ export function rowProblems(name: string, { tensors, by, width }: GramTarget): P
   ]
 }
 
-function tasksOf({ tensors, by, width = 1 }: GramTarget, operand: number): MeasureTask<'rowGrams'>[] {
-  const total = numel((tensors[0] as Tensor).shape)
+/** Tasks of whole rows that together cover a tensor. */
+export function rowTasks<Kind extends 'rowGrams' | 'rowDivergences'>(
+  tensor: Tensor,
+  width: number,
+  task: Omit<MeasureTask<Kind>, 'begin' | 'count' | 'width'>,
+): MeasureTask<Kind>[] {
+  const total = numel(tensor.shape)
   const step = Math.max(1, Math.floor(TASK_ELEMENTS / width)) * width
   return Array.from({ length: Math.ceil(total / step) }, (_, i) => ({
-    kind: 'rowGrams',
-    operand,
+    ...task,
     begin: i * step,
     count: Math.min(step, total - i * step),
     width,
-    columns: by === 'columns',
-  }))
+  })) as MeasureTask<Kind>[]
 }
 
-function joined(parts: readonly Float64Array[]): Float64Array {
+/** One part after the other. */
+export function joined(parts: readonly Float64Array[]): Float64Array {
   const all = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0))
   let at = 0
   for (const part of parts) {

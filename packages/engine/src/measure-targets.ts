@@ -2,6 +2,7 @@ import type { Statistics } from '@polygraft/kernels'
 import type { Source, SourceId, StateDict } from '@polygraft/tensor'
 import type { Threshold, TopK } from './_selection.js'
 import { type Gram, measureGrams, measureStatistics } from './measure.js'
+import { type DivergenceTarget, measureDivergences } from './measure-divergences.js'
 import type { GramTarget } from './measure-row-grams.js'
 import type { MeasureOptions } from './measure-run.js'
 import { measureThresholds } from './measure-thresholds.js'
@@ -11,6 +12,7 @@ export interface MeasureTargets {
   readonly thresholds: ReadonlyMap<string, TopK>
   readonly statistics: StateDict
   readonly grams: ReadonlyMap<string, GramTarget>
+  readonly divergences: ReadonlyMap<string, DivergenceTarget>
 }
 
 /** What came out, under the same names. */
@@ -18,10 +20,11 @@ export interface Measured {
   readonly thresholds: ReadonlyMap<string, Threshold>
   readonly statistics: ReadonlyMap<string, Statistics>
   readonly grams: ReadonlyMap<string, Gram>
+  readonly divergences: ReadonlyMap<string, Float64Array>
 }
 
 /**
- * `measureThresholds`, `measureStatistics` and `measureGrams`, one after the other: all that a merge of `@polygraft/delta` asks for.
+ * `measureThresholds`, `measureStatistics`, `measureGrams` and `measureDivergences`, one after the other: all that a merge of `@polygraft/delta` asks for.
  * @throws ModelError as they do.
  */
 export async function measureTargets(
@@ -33,5 +36,6 @@ export async function measureTargets(
     thresholds: await measureThresholds(targets.thresholds, sources, options),
     statistics: await measureStatistics(targets.statistics, sources, options),
     grams: await measureGrams(targets.grams, sources, options),
+    divergences: await measureDivergences(targets.divergences, sources, options),
   }
 }

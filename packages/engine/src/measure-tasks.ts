@@ -12,6 +12,7 @@ import {
   pairReducer,
   type RankWindow,
   rankWindow,
+  rowDivergences,
   rowGrams,
   type Statistics,
   statisticsReducer,
@@ -41,6 +42,8 @@ export interface MeasureResults {
   readonly grams: readonly GramProducts[]
   /** Products of each row, or over the task's rows of each column. */
   readonly rowGrams: Float64Array
+  /** Of each row of the one tensor from that of the other. */
+  readonly rowDivergences: Float64Array
   /** How many elements have which next digit. */
   readonly digits: Uint32Array
   /** Where the threshold must lie, if few elements lie there. */
@@ -77,7 +80,7 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly window?: RankWindow
   /** window: all that lies there is wanted, however much. */
   readonly isWhole?: boolean
-  /** rowGrams, rowSquares: elements of a row. */
+  /** rowGrams, rowDivergences, rowSquares: elements of a row. */
   readonly width?: number
   /** rowGrams: columns are wanted. */
   readonly columns?: boolean
@@ -207,9 +210,12 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     return used <= room ? { ...counts, rest: collected.slice(0, used) } : counts
   }
 
-  function* grams(tensors: readonly Tensor[], task: MeasureTask): Generator<ReadRequest, Float64Array> {
-    const { begin, count, columns, width = 1 } = task
-    const sums = columns ? columnGrams(tensors.length, width) : rowGrams(tensors.length, width)
+  /** The tensors' elements of the task as numbers, tile by tile; each holds until the next. */
+  function* numbers(
+    tensors: readonly Tensor[],
+    { begin, count }: MeasureTask,
+    use: (values: readonly Float64Array[]) => void,
+  ): Generator<ReadRequest, void> {
     const values = tensors.map(() => new Float64Array(tileElements))
     for (let done = 0; done < count; done += tileElements) {
       const size = Math.min(tileElements, count - done)
@@ -218,9 +224,21 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
         yield* fill(tensor, begin + done, size, bytes)
         decode(tensor.dtype as FloatDType, bytes, values[i]!.subarray(0, size))
       }
-      sums.add(values.map((all) => all.subarray(0, size)))
+      use(values.map((all) => all.subarray(0, size)))
     }
+  }
+
+  function* grams(tensors: readonly Tensor[], task: MeasureTask): Generator<ReadRequest, Float64Array> {
+    const { columns, width = 1 } = task
+    const sums = columns ? columnGrams(tensors.length, width) : rowGrams(tensors.length, width)
+    yield* numbers(tensors, task, (values) => sums.add(values))
     return sums.products()
+  }
+
+  function* divergences(tensors: readonly Tensor[], task: MeasureTask): Generator<ReadRequest, Float64Array> {
+    const rows = rowDivergences(task.width!)
+    yield* numbers(tensors, task, ([a, b]) => rows.add(a!, b!))
+    return rows.result()
   }
 
   /** How many elements of an F32 tile have the magnitude `digits`: far sooner counted than looked for. */
@@ -288,6 +306,8 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
         )
       case 'rowGrams':
         return yield* grams(tensors, task)
+      case 'rowDivergences':
+        return yield* divergences(tensors, task)
       case 'digits':
         return yield* digits(tensors[0]!, task)
       case 'sample':

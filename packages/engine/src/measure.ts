@@ -45,7 +45,7 @@ export async function measureMoments(
   sources: Sources,
   options: MeasureOptions = {},
 ): Promise<Map<string, PairMoments>> {
-  throwIfAny([...pairs].flatMap(([name, [a, b]]) => sizeProblems(name, a, b)))
+  throwIfAny([...pairs].flatMap(([name, [a, b]]) => pairProblems(name, a, b)))
   return measureBlocks('moments', pairs, sources, options, (blocks) => {
     const into = createMoments()
     for (const block of blocks) addMoments(into, block)
@@ -147,7 +147,7 @@ function dtypeProblems(name: string, { dtype }: Tensor): Problem[] {
 
 function gramProblems(name: string, { tensors }: GramTarget): Problem[] {
   const [first, ...others] = tensors
-  if (first && tensors.length <= MAX_GRAM) return others.flatMap((other) => sizeProblems(name, first, other))
+  if (first && tensors.length <= MAX_GRAM) return others.flatMap((other) => pairProblems(name, first, other))
   return [
     {
       code: 'bad-count',
@@ -159,7 +159,8 @@ function gramProblems(name: string, { tensors }: GramTarget): Problem[] {
   ]
 }
 
-function sizeProblems(name: string, a: Tensor, b: Tensor): Problem[] {
+/** Two tensors that do not have the same number of elements. */
+export function pairProblems(name: string, a: Tensor, b: Tensor): Problem[] {
   if (numel(a.shape) === numel(b.shape)) return []
   return [
     {

@@ -72,6 +72,7 @@ export {
   statisticsReducer,
 } from './reduce.js'
 export { referenceKernel } from './reference.js'
+export { type RowDivergences, rowDivergences } from './row-divergences.js'
 export { columnGrams, type RowGrams, rowGrams } from './row-grams.js'
 export { scalarKernel } from './scalar.js'
 export { compileKernel, simdKernel } from './simd.js'

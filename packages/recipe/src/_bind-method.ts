@@ -41,11 +41,6 @@ export function bindMethod(binding: Binding): BoundMethod {
   }
 }
 
-/** Whether the method can be run. */
-export function isBound(method: string): boolean {
-  return Object.hasOwn(OPTIONS, method)
-}
-
 interface Options {
   readonly models: readonly AnyModel[]
   readonly [option: string]: unknown
@@ -64,7 +59,7 @@ const crumbs = (binding: Binding): Options => ({
   rescale: l1(binding),
 })
 
-/** The options of each method that can be run, under the names that `@polygraft/delta` has for them. */
+/** The options of each method, under the names that `@polygraft/delta` has for them. */
 const OPTIONS: Readonly<Record<string, (binding: Binding) => Options>> = {
   linear: (binding) => ({ ...weighted(binding), ...given(binding, ['normalize']) }),
   slerp: (binding) => ({ ...plain(binding), ...numbers(binding, { t: 't' }) }),
@@ -96,6 +91,7 @@ const OPTIONS: Readonly<Record<string, (binding: Binding) => Options>> = {
     grain: binding.parameters.value('filter_wise') === true ? 'rows' : 'tensor',
   }),
   nearswap: (binding) => ({ ...plain(binding), ...numbers(binding, { t: 't' }) }),
+  arcee_fusion: plain,
   ram: (binding) => ({ ...plain(binding), ...numbers(binding, { epsilon: 'epsilon' }) }),
   ramplus_tl: (binding) => ({
     ...plain(binding),

@@ -1,5 +1,4 @@
 import type { Problem } from '@polygraft/tensor'
-import { isBound } from './_bind-method.js'
 import { describe, meant } from './_issues.js'
 import type { Path, YamlText } from './_yaml.js'
 import type { MergeInput, MergePlan, MergeSlice, Settings } from './merge-plan.js'
@@ -18,7 +17,7 @@ const MEANINGLESS = ['int8_mask']
 /** Everything about a plan that can be told without opening a model: parameters, their ranges, number of models, the base. */
 export function planFindings(plan: MergePlan, yaml: YamlText): PlanFindings {
   const rule = METHODS[plan.method]!
-  const problems: Problem[] = isBound(plan.method) ? [] : [notYet(plan, yaml)]
+  const problems: Problem[] = []
   const warnings: Problem[] = []
   for (const { settings, path, at } of scopesOf(plan)) {
     for (const [name, setting] of Object.entries(settings)) {
@@ -38,16 +37,6 @@ export function planFindings(plan: MergePlan, yaml: YamlText): PlanFindings {
   }
   for (const slice of plan.slices) problems.push(...sliceProblems(plan, rule, slice, yaml))
   return { problems, warnings }
-}
-
-function notYet({ method, path }: MergePlan, yaml: YamlText): Problem {
-  return {
-    code: 'not-supported',
-    message: `The merge method ${method} is not supported yet`,
-    ...yaml.place(path),
-    expected: Object.keys(METHODS).filter(isBound).join(', '),
-    received: method,
-  }
 }
 
 interface Scope {

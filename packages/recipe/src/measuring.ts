@@ -48,7 +48,7 @@ export function engineMeasuring(options: MeasureOptions = {}): Measuring {
  * numbers. For dry runs.
  */
 export const dryMeasuring: Measuring = {
-  targets: async ({ thresholds, statistics, grams }) => ({
+  targets: async ({ thresholds, statistics, grams, divergences }) => ({
     thresholds: mapValues(thresholds, ({ tensor }) => ({ threshold: 1, tieEnd: numel(tensor.shape) })),
     statistics: mapValues(statistics, ({ shape }) => ({
       sumAbs: 1,
@@ -60,6 +60,7 @@ export const dryMeasuring: Measuring = {
       const count = by === 'columns' ? width : by === 'rows' ? numel(tensors[0]!.shape) / width : 1
       return { products: Array.from({ length: count }, () => identity(tensors.length)).flat() }
     }),
+    divergences: mapValues(divergences, ({ a, width }) => new Float64Array(numel(a.shape) / width).fill(1)),
   }),
   meanRow: async ({ shape }) => new Float32Array(shape[1]!),
   rowNorms: async (tensors) => mapValues(tensors, ({ shape }) => new Float32Array(shape[0]!).fill(1)),

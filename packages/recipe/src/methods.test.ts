@@ -4,6 +4,7 @@ import { buildRecipe, dryMeasuring, engineMeasuring, parseRecipe } from '@polygr
 import { type Checkpoint, mergeSources, pipe } from '@polygraft/tensor'
 import { expect, it } from 'vitest'
 import { tinyModel } from '../test/models.js'
+import { METHODS } from './methods.js'
 
 /** What a recipe says of a method, and the same as options of `@polygraft/delta`; models are b and c beside the base a. */
 const CASES: readonly [
@@ -28,6 +29,13 @@ const CASES: readonly [
     { seed: 0, rescale: 'l1' },
     { weight: 1, density: 0.5 },
   ],
+  [
+    'dare_ties',
+    'weight: 1, density: 0.5',
+    'bc',
+    { seed: 0, tie: 'positive', normalize: false },
+    { weight: 1, density: 0.5 },
+  ],
   ['breadcrumbs', 'weight: 1, density: 0.5', 'bc', {}, { weight: 1, density: 0.5 }],
   [
     'breadcrumbs_ties',
@@ -47,6 +55,7 @@ const CASES: readonly [
   ['sce', 'select_topk: 0.5', 'bc', { selectTopk: 0.5, tie: 'positive', leastEnergy: 1e-6 }],
   ['model_stock', 'filter_wise: true', 'bc', { grain: 'rows' }],
   ['nearswap', 't: 0.1', 'b', { t: 0.1 }],
+  ['arcee_fusion', '', 'b', {}],
   ['ram', 'epsilon: 0.5', 'bc', { epsilon: 0.5 }],
   ['ramplus_tl', 'epsilon: 0.5, r: 0.2', 'bc', { epsilon: 0.5, r: 0.2 }],
   ['dare_linear', 'weight: 1, density: 0.5, seed: 3', 'bc', { seed: 3 }, { weight: 1, density: 0.5 }],
@@ -92,6 +101,12 @@ models: [${[...used].map((model) => `{ model: ${model} }`).join(', ')}]`
     expect([...dry.checkpoint.tensors.keys()]).toEqual([...checkpoint.tensors.keys()])
   },
 )
+
+it('every method that recipes may name is there, and has a case', () => {
+  const names = Object.keys(MERGE_METHODS).sort()
+  expect(Object.keys(METHODS).sort()).toEqual(names)
+  expect([...new Set(CASES.map(([name]) => name))].sort()).toEqual(names)
+})
 
 it('slerp of two vectors at an angle is on the arc', async () => {
   const all: Record<string, Checkpoint> = { a: await tinyModel(1), b: await tinyModel(2) }

@@ -185,7 +185,7 @@ export const METHODS: Readonly<Record<string, MethodRule>> = {
     least: 1,
     most: 1,
     parameters: {},
-    about: 'Fuses where the change matters.',
+    about: 'Takes the other model where the change is an outlier in importance.',
   },
   ram: ofVectors('Reinforced agent merging: shared and unique changes apart.', {
     epsilon: number('merge', 'Changes below this are none.', { least: 0, default: 1e-5 }),

@@ -15,6 +15,8 @@ def excused(name, config, inputs):
     if any("density" in parameters for _, parameters in models):
         for model, parameters in models:
             free |= tied_ranks((model - base).abs(), at_layer(parameters["density"], name), outliers(method, parameters))
+    elif method == "arcee_fusion":
+        free = importance_and_threshold(models[0][0], base)[2]
     elif method == "nuslerp" and "base_model" in config:
         free |= without_direction([model - base for model, _ in models], by_rows="parameters" in config)
     return free
@@ -44,6 +46,16 @@ def tied_ranks(size, density, gamma):
         if 0 < end < len(order) and order[end - 1] == order[end]:
             free |= size == order[end]
     return free
+
+
+def importance_and_threshold(model, base):
+    """Arcee Fusion, in F64: the importance of each element, what it must reach, and where it does or does not by a rounding to F32."""
+    p, q = (tensor.softmax(dim=-1) + 1e-8 for tensor in (model, base))
+    importance = (model - base).abs() * (p * (p / q).log()).sum(dim=-1, keepdim=True)
+    order = importance.flatten().sort().values
+    q1, q2, q3 = (order[quarter * (len(order) - 1) // 4] for quarter in (1, 2, 3))
+    threshold = q2 + 1.5 * (q3 - q1)
+    return importance, threshold, (importance - threshold).abs() <= 1e-6 * threshold
 
 
 def without_direction(vectors, by_rows):

@@ -6,7 +6,8 @@ name, or the message with which a program ended.
 
 import torch
 
-from recipes import DENSE, merge, vectors
+from excused import importance_and_threshold
+from recipes import DENSE, merge, shared, vectors
 
 NORM = "model.norm.weight"
 
@@ -98,6 +99,19 @@ def no_direction(ours, theirs, inputs):
         yield who, gap < 1e-6, f"{gap:.1e} apart"
 
 
+def important(ours, theirs, inputs):
+    """Arcee Fusion in F32: which elements are the model's. Divergences of rows are small differences of large sums."""
+    for who, merged, is_right in (("mergekit takes others than those above the threshold", theirs, False), ("polygraft takes those above the threshold", ours, True)):
+        others = total = 0
+        for name, base in float_of(inputs["base"]).items():
+            model = inputs["c"][name].double()
+            importance, threshold, either = importance_and_threshold(model, base)
+            expected = torch.where(importance >= threshold, model, base)
+            others += ((merged[name].double() - expected).abs() > 1e-6)[~either].sum().item()
+            total += base.numel()
+        yield who, (others == 0) == is_right, f"{others} of {total} elements otherwise"
+
+
 def layer_types(ours, theirs, _):
     yield "mergekit ends with an error", isinstance(theirs, str) and "layer_types" in theirs, ""
     yield "polygraft writes as many types as layers", isinstance(ours, dict) and "model.layers.5.mlp.up_proj.weight" in ours, ""
@@ -118,6 +132,7 @@ KNOWN = {
         dropped("l1"),
     ),
     "della": ("llama", vectors("della_linear", {"c": {"weight": 1, "density": 0.5, "epsilon": 0.2}}), pruned),
+    "arcee_fusion, dtype float32": ("qwen2", shared("arcee_fusion", "c", "base"), important),
     "nuslerp with a task vector of 0": ("trio", merge("nuslerp", {"a": {"weight": 3}, "b": {"weight": 1}}, "base"), no_direction),
     "layer_types": ("qwen2", dict(config={"merge_method": "passthrough", "dtype": "float32", "slices": MORE_LAYERS}), layer_types),
 }

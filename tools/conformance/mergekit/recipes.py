@@ -93,6 +93,9 @@ METHODS = {
     "model_stock of two": shared("model_stock", "ab", "base"),
     "model_stock by rows": shared("model_stock", "abc", "base", filter_wise=True),
     "nearswap": shared("nearswap", "a", "base", "elements", t=0.004),
+    # In F64, since what mergekit takes for important in F32 is partly rounding: known.py shows that.
+    "arcee_fusion": double("arcee_fusion", "a", "base"),
+    "arcee_fusion of a small change": double("arcee_fusion", "c", "base"),
     "ram": shared("ram", "abc", "base", "elements"),
     "ram, epsilon": shared("ram", "abc", "base", "elements", epsilon=0.003),
     "ramplus_tl": shared("ramplus_tl", "abc", "base", "elements"),
