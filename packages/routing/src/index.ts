@@ -12,5 +12,6 @@ export {
 export type { ExpertLoad, GateTrace, LoadSummary } from './load.js'
 export { addLoad, createLoad, routingDrift, sumLoads, summarizeLoad } from './load.js'
 export { orthogonal } from './orthogonal.js'
+export { routerContrasts } from './router-contrasts.js'
 export type { RouterInit, RouterOptions } from './router-init.js'
 export { ROUTER_INITS, routerExpr } from './router-init.js'

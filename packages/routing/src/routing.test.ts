@@ -5,6 +5,7 @@ import {
   gateTopKRenormalized,
   orthogonal,
   ROUTER_INITS,
+  routerContrasts,
   routerExpr,
 } from '@polygraft/routing'
 import { literalValues, type ModelError } from '@polygraft/tensor'
@@ -204,5 +205,25 @@ describe('conditionNumber', () => {
     ['NaN', [Number.NaN, 1, 1, 0], 2, Number.NaN],
   ])('of %s', (_, values, experts, expected) => {
     expect(conditionNumber(values, experts, 2)).toBe(expected)
+  })
+})
+
+describe('routerContrasts', () => {
+  it('keep what the choice depends on: a shared row drops out, distances stay', () => {
+    const rows = [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    const contrasts = routerContrasts(rows, 3, 3)
+    const moved = routerContrasts(
+      rows.map((value, i) => value + [5, -7, 11][i % 3]!),
+      3,
+      3,
+    )
+    for (const [i, value] of moved.entries()) expect(value).toBeCloseTo(contrasts[i]!, 12)
+    expect(conditionNumber(contrasts, 2, 3)).toBeCloseTo(1, 12)
+  })
+
+  it('tell that two of three experts are alike, and that rows which sum to zero are not', () => {
+    expect(conditionNumber(routerContrasts([1, 0, 1, 0, 0, 1], 3, 2), 2, 2)).toBe(Infinity)
+    const triangle = [1, 0, -0.5, Math.sqrt(3) / 2, -0.5, -Math.sqrt(3) / 2]
+    expect(conditionNumber(routerContrasts(triangle, 3, 2), 2, 2)).toBeCloseTo(1, 12)
   })
 })

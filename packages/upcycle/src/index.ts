@@ -1,5 +1,5 @@
 export { dropTargets } from './drop-targets.js'
 export { type ExpandOptions, expand, expandProblems } from './expand.js'
-export type { ExpertInit, RedrawnStatistics, UpcycleOptions } from './options.js'
+export type { ExpertInit, GivenRouters, RedrawnStatistics, UpcycleOptions } from './options.js'
 export { upcycle } from './upcycle.js'
 export { upcycleProblems, upcycleWarnings } from './upcycle-problems.js'

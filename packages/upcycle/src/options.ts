@@ -36,6 +36,14 @@ export interface RedrawnStatistics {
   readonly nonFinite: number
 }
 
+/** Routers whose values are known, such as those that `languageRouter` of `@polygraft/routing` makes of text. */
+export interface GivenRouters {
+  /** How they came about, for the manifest. */
+  readonly from: JsonObject
+  /** R [E, H], row-major, of every layer that becomes a mixture. */
+  readonly values: ReadonlyMap<number, Float32Array>
+}
+
 export interface UpcycleOptions {
   /** E, the first of them the original language's. Default: 1 + the number of languages. */
   readonly experts?: number
@@ -61,7 +69,7 @@ export interface UpcycleOptions {
   /** Default `auto`: Llama and Mistral become Mixtral, Qwen2 Qwen2-MoE, Qwen3 Qwen3-MoE. */
   readonly target?: TargetName
   /** Default `xavier`. */
-  readonly router?: RouterInit
+  readonly router?: RouterInit | GivenRouters
   /** Decides, with each tensor's name, every random value. A safe integer; default 0. */
   readonly seed?: number
   /** Default `copy`. */
@@ -132,7 +140,9 @@ export function optionProblems(options: ResolvedOptions): readonly Problem[] {
   const checks: readonly (false | Problem)[] = [
     !isCount(experts) && bad('experts', 'a whole number of at least 1, or languages to count', experts),
     isCount(experts) && !(isCount(topK) && topK <= experts) && bad('topK', `from 1 to ${experts}`, topK),
-    !ROUTER_INITS.includes(router) && bad('router', ROUTER_INITS.join(', '), router),
+    typeof router === 'string' &&
+      !ROUTER_INITS.includes(router) &&
+      bad('router', ROUTER_INITS.join(', '), router),
     !Number.isSafeInteger(seed) && bad('seed', 'a whole number within 2^53', seed),
     !isExpertInit(expertInit) &&
       bad(
@@ -179,6 +189,20 @@ function isExpertInit(init: ExpertInit): boolean {
   return init.kind === 'copy' || (init.kind === 'drop' && init.rate > 0 && init.rate <= 1)
 }
 
+/** Given routers that do not fit the mixture, as one "bad-option". `layers` are those that become mixtures. */
+export function routerProblems(
+  { router, experts }: ResolvedOptions,
+  layers: readonly number[],
+  hiddenSize: number,
+): readonly Problem[] {
+  if (typeof router === 'string') return []
+  const size = experts * hiddenSize
+  const wrong = layers.filter((layer) => router.values.get(layer)?.length !== size)
+  if (wrong.length === 0) return []
+  const sizes = wrong.map((layer) => `${router.values.get(layer)?.length ?? 'no'} values for layer ${layer}`)
+  return [bad('router', `[${experts}, ${hiddenSize}] for each mixture layer`, sizes.join(', '))]
+}
+
 function bad(option: string, expected: string, received: unknown): Problem {
   return {
     code: 'bad-option',
@@ -199,13 +223,14 @@ export function recipeStep(
   base: Checkpoint,
   moments: ReadonlyMap<string, readonly [number, number]>,
 ): JsonObject {
-  const { expertInit, expertsFrom, denseLayers, allow, ...rest } = options
+  const { expertInit, expertsFrom, denseLayers, allow, router, ...rest } = options
   const from = [...expertsFrom].map(([expert, model]) => [expert, sourceIds(model)] as const)
   return {
     op: 'upcycle',
     inputs: { base: sourceIds(base), ...(from.length ? { experts: Object.fromEntries(from) } : {}) },
     ...rest,
     target,
+    router: typeof router === 'string' ? router : router.from,
     denseLayers: [...denseLayers],
     ...(allow.length ? { allow: allow.map((each) => ({ ...each })) } : {}),
     expertInit:

@@ -1,8 +1,17 @@
-import { expectedTensors, familyOf, moeConfig, moeTarget, tensorProblems } from '@polygraft/architectures'
+import {
+  dimensionsOf,
+  expectedTensors,
+  familyOf,
+  isSparseLayer,
+  moeConfig,
+  moeTarget,
+  tensorProblems,
+} from '@polygraft/architectures'
+import { alikeExperts } from '@polygraft/routing'
 import type { Checkpoint, Problem } from '@polygraft/tensor'
 import { ModelError } from '@polygraft/tensor'
 import { modelProblems } from './_model-problems.js'
-import { inputsOf, optionProblems, resolveOptions, type UpcycleOptions } from './options.js'
+import { inputsOf, optionProblems, resolveOptions, routerProblems, type UpcycleOptions } from './options.js'
 
 /**
  * Everything that keeps `upcycle` from working, found together for a dry run; empty when nothing does. Codes: "bad-option",
@@ -27,7 +36,13 @@ export function upcycleProblems(given: Checkpoint, options: UpcycleOptions): rea
   if (target) {
     const options = { ...resolved, numExperts: resolved.experts }
     const written = attempt(problems, () => moeConfig(config, target, options))
-    if (written && problems.length === 0) attempt(problems, () => expectedTensors(target, written))
+    if (written && problems.length === 0)
+      attempt(problems, () => {
+        expectedTensors(target, written)
+        const { numLayers, hiddenSize } = dimensionsOf(target, written)
+        const layers = [...Array(numLayers).keys()].filter((layer) => isSparseLayer(target, written, layer))
+        problems.push(...routerProblems(resolved, layers, hiddenSize))
+      })
   }
   return problems
 }
@@ -51,7 +66,7 @@ function attempt<T>(problems: Problem[], work: () => T): T | undefined {
 }
 
 /**
- * What will work and may still surprise: "no-router-gradient", "not-function-preserving". For people to read; nothing stops on it.
+ * What will work and may still surprise: "no-router-gradient", "not-function-preserving", "alike-experts". For people to read; nothing stops on it.
  */
 export function upcycleWarnings(options: UpcycleOptions): readonly Problem[] {
   const { topK, experts, normTopkProb, expertInit, granularity, expertsFrom } = resolveOptions(options)
@@ -94,5 +109,23 @@ export function upcycleWarnings(options: UpcycleOptions): readonly Problem[] {
       message: 'Noise on the experts changes what the model computes before any training',
       next: 'Use copies, or a std far below that of the weights.',
     })
-  return warnings
+  return [...warnings, ...alikeWarnings(options)]
+}
+
+/** Of given routers: layers and the pairs of experts that they cannot tell apart. */
+function alikeWarnings(options: UpcycleOptions): readonly Problem[] {
+  const { router, experts } = resolveOptions(options)
+  if (typeof router === 'string') return []
+  const alike = [...router.values].flatMap(([layer, values]) =>
+    alikeExperts(values, experts, values.length / experts).map(([a, b]) => `${a} and ${b} in layer ${layer}`),
+  )
+  if (alike.length === 0) return []
+  return [
+    {
+      code: 'alike-experts',
+      message: 'A router cannot tell some experts apart: they get the same tokens',
+      received: `experts ${alike.join(', ')}`,
+      next: 'Give those experts text that differs more, or more of it.',
+    },
+  ]
 }

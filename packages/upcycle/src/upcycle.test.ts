@@ -392,3 +392,36 @@ describe('allow', () => {
     expect(provenance.skipped).toHaveLength(1)
   })
 })
+
+describe('given routers', () => {
+  const base = dense('qwen2')
+  const values = (size: number, layers: readonly number[]) =>
+    new Map(layers.map((layer) => [layer, Float32Array.from({ length: size }, (_, i) => layer + i ** 2)]))
+  const from = { kind: 'means', tokens: [3, 4] }
+
+  it('are written as they are, and recorded by how they came about', () => {
+    const router = { from, values: values(16, [0, 1]) }
+    const { tensors, provenance } = upcycle({ experts: 2, router })(base)
+    for (const layer of [0, 1])
+      expect(tensors.get(`model.layers.${layer}.mlp.gate.weight`)!.expr).toEqual(
+        literal(router.values.get(layer)!),
+      )
+    expect(provenance.recipe.at(-1)!.router).toEqual(from)
+  })
+
+  it('are needed for mixture layers only, in the size of whole experts', () => {
+    const given = { experts: 2, router: { from, values: values(16, [1]) } }
+    expect(codes(base, { ...given, denseLayers: [0], granularity: 2 })).toEqual([])
+    const [problem] = upcycleProblems(base, given)
+    expect(problem).toMatchObject({ code: 'bad-option', received: 'no values for layer 0' })
+    expect(codes(base, { experts: 3, router: { from, values: values(16, [0, 1]) } })).toEqual(['bad-option'])
+  })
+
+  it('that cannot tell experts apart are warned of', () => {
+    const equal = { from, values: new Map([[0, new Float32Array(16).fill(1)]]) }
+    expect(upcycleWarnings({ experts: 2, router: equal })).toMatchObject([
+      { code: 'alike-experts', received: 'experts 0 and 1 in layer 0' },
+    ])
+    expect(upcycleWarnings({ experts: 2, router: { from, values: values(16, [0]) } })).toEqual([])
+  })
+})

@@ -20,7 +20,7 @@ import type {
   StateDict,
   Tensor,
 } from '@polygraft/tensor'
-import { mergeSources, numel, throwIfAny } from '@polygraft/tensor'
+import { literal, mergeSources, numel, throwIfAny } from '@polygraft/tensor'
 import { type DenseSources, denseSources } from './_sources.js'
 import { dropMoments } from './drop-targets.js'
 import {
@@ -86,7 +86,7 @@ function mixtureTensors(
       derived(name, shape, layout, sources) ?? {
         dtype: blockDtype(tensors, layout.dense, role),
         shape,
-        expr: role.group === 'router' ? newRouter(name, shape, options) : constant(0, numel(shape)),
+        expr: role.group === 'router' ? newRouter(name, role, shape, options) : constant(0, numel(shape)),
       },
     )
   }
@@ -122,11 +122,15 @@ function derived(
 /** A row for each whole copy, the same for all of its parts: those are then chosen together. */
 function newRouter(
   name: string,
+  { layer }: Role,
   shape: readonly number[],
   { router, seed, granularity, experts }: ResolvedOptions,
 ): Expr {
   const hiddenSize = shape[1]!
-  const drawn = routerExpr({ init: router, numExperts: experts, hiddenSize, seed, name })
+  const drawn =
+    typeof router === 'string'
+      ? routerExpr({ init: router, numExperts: experts, hiddenSize, seed, name })
+      : literal(router.values.get(layer!)!)
   if (granularity === 1) return drawn
   const runs = Array.from(
     { length: experts * granularity },

@@ -15,7 +15,6 @@ import {
   type TaskItem,
 } from '@polygraft/evaluate'
 import { ModelError } from '@polygraft/tensor'
-import { parseDocuments } from '@polygraft/train'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatTable } from '../format.js'
@@ -23,7 +22,7 @@ import { type Device, deviceOption, modelThreadsOption, startModel } from '../mo
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
-import { parseText, type TextArgument } from '../text-argument.js'
+import { readTexts, type TextArgument, textOption } from '../text-argument.js'
 import { addExample, addJson } from './_options.js'
 
 interface Arguments {
@@ -49,11 +48,7 @@ export function addEval(program: Command): void {
     .command('eval')
     .description('Measure what a checkpoint knows: perplexity by language, tasks, language of the answers.')
     .argument('<checkpoint>', CHECKPOINT_HELP)
-    .addOption(
-      new Option('--text <language=file>', 'text or .jsonl in a language; once for each file').argParser(
-        (text: string, earlier: readonly TextArgument[] = []) => [...earlier, parseText(text)],
-      ),
-    )
+    .addOption(textOption())
     .option('--tasks <file...>', 'task items, one JSON object on a line, as lm-evaluation-harness has them')
     .option(
       '--reference <checkpoint>',
@@ -97,13 +92,7 @@ async function readQuestions({ text = [], tasks = [] }: Arguments): Promise<Ques
       message: 'There is nothing to measure',
       next: 'Give --text or --tasks.',
     })
-  const texts = new Map<string, string[]>()
-  for (const { language, path } of text) {
-    const documents = parseDocuments(await readFile(path, 'utf8'), path)
-    const own = texts.get(language) ?? []
-    texts.set(language, own)
-    own.push(...documents.map(({ prompt, text }) => (prompt === undefined ? text : `${prompt} ${text}`)))
-  }
+  const texts = await readTexts(text)
   const items: TaskItem[] = []
   for (const path of tasks)
     items.push(...parseTasks(await readFile(path, 'utf8'), path, basename(path, extname(path))))

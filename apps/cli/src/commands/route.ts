@@ -1,17 +1,21 @@
-import { readFile } from 'node:fs/promises'
 import { familyOf, isSparseLayer, nameOf } from '@polygraft/architectures'
 import { evaluate } from '@polygraft/engine'
 import { createEvaluatedModel, type LayerRouting, layerDrift, measureRouting } from '@polygraft/evaluate'
-import { alikeExperts, CONDITION_NUMBER_WARNING, conditionNumber, summarizeLoad } from '@polygraft/routing'
+import {
+  alikeExperts,
+  CONDITION_NUMBER_WARNING,
+  conditionNumber,
+  routerContrasts,
+  summarizeLoad,
+} from '@polygraft/routing'
 import { type Checkpoint, ModelError } from '@polygraft/tensor'
-import { parseDocuments } from '@polygraft/train'
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import { formatTable } from '../format.js'
 import { type Device, deviceOption, modelThreadsOption, startModel } from '../model.js'
 import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal } from '../terminal.js'
-import { parseText, type TextArgument } from '../text-argument.js'
+import { readTexts, type TextArgument, textOption } from '../text-argument.js'
 import { addExample, addJson } from './_options.js'
 
 interface Arguments {
@@ -28,11 +32,7 @@ export function addRoute(program: Command): void {
     .command('route')
     .description('Show which experts the tokens of each language take, layer by layer.')
     .argument('<moe>', CHECKPOINT_HELP)
-    .addOption(
-      new Option('--text <language=file>', 'text or .jsonl in a language; once for each file')
-        .argParser((text: string, earlier: readonly TextArgument[] = []) => [...earlier, parseText(text)])
-        .makeOptionMandatory(),
-    )
+    .addOption(textOption().makeOptionMandatory())
     .option(
       '--before <checkpoint>',
       'the mixture before its graft: tells how many tokens take other experts now',
@@ -50,9 +50,11 @@ async function run(location: string, args: Arguments): Promise<void> {
   const texts = await readTexts(args.text)
   const checkpoint = await openCheckpoint(location)
   const routers = await routersOf(checkpoint)
-  for (const { layer, condition, alike } of routers) {
-    if (!(condition <= CONDITION_NUMBER_WARNING))
-      terminal.note(`warning: layer ${layer}'s router has condition number ${condition.toPrecision(3)}`)
+  for (const { layer, contrast, alike } of routers) {
+    if (!(contrast <= CONDITION_NUMBER_WARNING))
+      terminal.note(
+        `warning: the differences between the rows of layer ${layer}'s router have condition number ${contrast.toPrecision(3)}`,
+      )
     for (const [a, b] of alike)
       terminal.note(`warning: layer ${layer}'s router cannot tell experts ${a} and ${b} apart`)
   }
@@ -70,17 +72,6 @@ async function run(location: string, args: Arguments): Promise<void> {
   terminal.result({ checkpoint: location, ...(experts ? { experts } : {}), routers, languages }, () =>
     describe(languages, experts),
   )
-}
-
-/** Documents by language. */
-async function readTexts(args: readonly TextArgument[]): Promise<Map<string, string[]>> {
-  const texts = new Map<string, string[]>()
-  for (const { language, path } of args) {
-    const documents = parseDocuments(await readFile(path, 'utf8'), path)
-    const plain = documents.map(({ prompt, text }) => (prompt === undefined ? text : `${prompt} ${text}`))
-    texts.set(language, [...(texts.get(language) ?? []), ...plain])
-  }
-  return texts
 }
 
 async function trace(
@@ -101,10 +92,18 @@ async function trace(
   }
 }
 
+interface Router {
+  readonly layer: number
+  readonly condition: number
+  /** Condition number of the differences between its rows. */
+  readonly contrast: number
+  readonly alike: readonly (readonly [number, number])[]
+}
+
 /** Each router's condition number, and the pairs of experts that it cannot tell apart. */
 async function routersOf({ config, tensors, sources }: Checkpoint) {
   const family = familyOf(config)
-  const routers: { layer: number; condition: number; alike: readonly (readonly [number, number])[] }[] = []
+  const routers: Router[] = []
   for (let layer = 0; layer < Number(config.num_hidden_layers); layer++) {
     if (!isSparseLayer(family, config, layer)) continue
     const tensor = tensors.get(nameOf(family, { group: 'router', layer }) ?? '')
@@ -113,7 +112,14 @@ async function routersOf({ config, tensors, sources }: Checkpoint) {
     const bytes = await evaluate({ ...tensor, dtype: 'F32' }, sources)
     const values = new Float32Array(bytes.slice().buffer)
     const alike = alikeExperts(values, experts, hidden)
-    routers.push({ layer, condition: conditionNumber(values, experts, hidden), alike })
+    const differences = routerContrasts(values, experts, hidden)
+    routers.push({
+      layer,
+      condition: conditionNumber(values, experts, hidden),
+      // A vector that all rows share chooses nothing.
+      contrast: experts > 1 ? conditionNumber(differences, experts - 1, hidden) : 1,
+      alike,
+    })
   }
   if (routers.length > 0) return routers
   throw new ModelError({

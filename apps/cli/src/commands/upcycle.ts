@@ -1,4 +1,5 @@
 import { measureStatistics } from '@polygraft/engine'
+import { ROUTER_INITS, type RouterInit } from '@polygraft/routing'
 import { type Allowed, type Checkpoint, ModelError, mergeSources } from '@polygraft/tensor'
 import {
   dropTargets,
@@ -10,9 +11,20 @@ import {
 } from '@polygraft/upcycle'
 import { type Command, Option } from 'commander'
 import { parseIndices, parseList, parsePlaced, parseReal, parseWhole } from '../arguments.js'
+import { type Device, deviceOption } from '../model.js'
 import { CHECKPOINT_HELP, localPaths, openCheckpoints } from '../open.js'
 import { openRecipe, runRecipe } from '../recipe.js'
+import {
+  type ExpertTexts,
+  isTextRouter,
+  routersFromText,
+  TEXT_ROUTERS,
+  type TextRouter,
+  textsByExpert,
+} from '../router-from-text.js'
+import { untilCancelled } from '../signals.js'
 import { createTerminal, type Terminal } from '../terminal.js'
+import { readTexts, type TextArgument, textOption } from '../text-argument.js'
 import { measureWith, runJob, type WriteArguments } from '../write.js'
 import { addExample, addJson, addWriteOptions, allowOption } from './_options.js'
 
@@ -24,7 +36,10 @@ interface Arguments extends WriteArguments {
   readonly experts?: number
   readonly topK?: number
   readonly target: NonNullable<UpcycleOptions['target']>
-  readonly router: NonNullable<UpcycleOptions['router']>
+  readonly router: RouterInit | TextRouter
+  readonly text?: readonly TextArgument[]
+  readonly textTokens: number
+  readonly device: Device
   readonly languages?: readonly string[]
   readonly seed: number
   readonly expertNoise?: number
@@ -61,8 +76,8 @@ export function addUpcycle(program: Command): void {
         .default('auto'),
     )
     .addOption(
-      new Option('--router <init>', 'how routers are drawn')
-        .choices(['xavier', 'normal', 'orthogonal', 'uniform'])
+      new Option('--router <init>', 'how routers are drawn, or means or lda to make them of --text')
+        .choices([...ROUTER_INITS, ...TEXT_ROUTERS])
         .default('xavier'),
     )
     .addOption(
@@ -75,6 +90,7 @@ export function addUpcycle(program: Command): void {
     )
     .addOption(new Option('--seed <n>', 'seed of routers and noise').argParser(parseWhole(0)).default(0))
     .option('--no-norm-topk-prob', 'gate without renormalisation (qwen targets; no longer equal to the base)')
+  addTexts(command)
   addKindsOfExperts(command)
   addConfig(command)
   addExample(
@@ -83,9 +99,26 @@ export function addUpcycle(program: Command): void {
     'polygraft upcycle ./base -o ./moe --experts 8 --granularity 4 --target qwen2_moe --shared-expert --dense-layers 0,30-31',
     'polygraft upcycle ./base -o ./moe --experts 8 --drop 0.5',
     'polygraft upcycle ./base -o ./moe --languages el,hu --expert-from 1=./base-el --expert-from 2=./base-hu --others mean',
+    'polygraft upcycle ./base -o ./moe --router means --text en=en.txt --text el=el.txt --text hu=hu.txt',
     'polygraft upcycle --config moe.yml -o ./moe',
   )
   command.action(run)
+}
+
+/** For routers that know their languages from the start. */
+function addTexts(command: Command): void {
+  command
+    .addOption(
+      textOption(
+        "text or .jsonl of a language for --router; without --languages the first is expert 0's, and the others name experts",
+      ),
+    )
+    .addOption(
+      new Option('--text-tokens <n>', "tokens of each expert's text that are looked at")
+        .argParser(parseWhole(1))
+        .default(4096),
+    )
+    .addOption(deviceOption())
 }
 
 function addKindsOfExperts(command: Command): void {
@@ -165,14 +198,16 @@ async function runOptions(
   args: Arguments,
   command: Command,
 ): Promise<void> {
-  if (args.experts === undefined && args.languages === undefined)
+  const texts = await readExpertTexts(args, command)
+  const labels = texts?.labels ?? args.languages
+  if (args.experts === undefined && labels === undefined)
     command.error('error: give --experts <n> or --languages <list>', { exitCode: 2 })
   const { base, expertsFrom } = await openModels(location, args.expertFrom ?? new Map())
   const wanted: UpcycleOptions = {
-    experts: args.experts ?? 1 + args.languages!.length,
+    experts: args.experts ?? 1 + labels!.length,
     ...(args.topK === undefined ? {} : { topK: args.topK }),
     target: args.target,
-    router: args.router,
+    ...(isTextRouter(args.router) ? {} : { router: args.router }),
     seed: args.seed,
     normTopkProb: args.normTopkProb,
     expertInit: initOf(args),
@@ -181,11 +216,14 @@ async function runOptions(
     sharedExpert: args.sharedExpert ? 'derived' : 'placeholder',
     expertsFrom,
     others: args.others,
-    ...(args.languages ? { languages: args.languages } : {}),
+    ...(labels ? { languages: labels } : {}),
     ...(args.allow ? { allow: args.allow } : {}),
   }
   const problems = upcycleProblems(base, wanted)
-  const options = problems.length > 0 ? wanted : await measured(terminal, base, wanted, args)
+  const options =
+    problems.length > 0
+      ? wanted
+      : await withRouters(base, await measured(terminal, base, wanted, args), texts, terminal, args)
   await runJob(
     terminal,
     {
@@ -197,6 +235,35 @@ async function runOptions(
     },
     args,
   )
+}
+
+/** What --router is to be made of; undefined where it is drawn. */
+async function readExpertTexts(args: Arguments, command: Command): Promise<ExpertTexts | undefined> {
+  const { router, text, languages, others } = args
+  if (isTextRouter(router) !== (text !== undefined))
+    command.error('error: --text goes with --router means or lda, and those with --text', { exitCode: 2 })
+  if (text === undefined) return undefined
+  if (others === 'mean')
+    command.error('error: --router means and lda look at the base: they go with --others base', {
+      exitCode: 2,
+    })
+  return textsByExpert(await readTexts(text), languages)
+}
+
+/** The options with routers that are made of text; a dry run, which reads no weights, leaves them as they are drawn. */
+async function withRouters(
+  base: Checkpoint,
+  options: UpcycleOptions,
+  texts: ExpertTexts | undefined,
+  terminal: Terminal,
+  { router, textTokens, threads, device, dryRun }: Arguments,
+): Promise<UpcycleOptions> {
+  if (texts === undefined || !isTextRouter(router) || dryRun) return options
+  terminal.note('reading the texts with the base, for the routers')
+  const routers = await untilCancelled((signal) =>
+    routersFromText(base, texts, { kind: router, maxTokens: textTokens, threads, device, signal }),
+  )
+  return { ...options, router: routers }
 }
 
 /** The base and the models of experts; one that is named twice is opened once, and is one model. */
