@@ -1,7 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import { createTemp, INSTRUCT, run, succeed, TRIO } from './support.js'
+import { BASE, CPT, createTemp, INSTRUCT, run, succeed, TRIO } from './support.js'
 
 const DATA = join(TRIO, '../data')
 
@@ -31,6 +31,24 @@ it('eval gives perplexity by language, accuracy by task, what is kept of a refer
   expect(counts.reduce((a, b) => a + b, 0)).toBe(20)
   expect(result.reference.languages).toEqual(result.languages)
   expect(await readFile(temp.at('report.html'), 'utf8')).toContain('<svg')
+})
+
+it('eval --report shows scores, the experts that each language takes, and the delta layer by layer', async () => {
+  const temp = await createTemp()
+  const text = await readFile(join(DATA, 'raw-c.txt'), 'utf8')
+  await writeFile(temp.at('c.txt'), text.split('\n').slice(0, 4).join('\n'))
+  const page = ['--base', BASE, '--reference', INSTRUCT, '--report', temp.at('report.html')]
+  await succeed(['eval', CPT, '--text', `c=${temp.at('c.txt')}`, ...page])
+  const html = await readFile(temp.at('report.html'), 'utf8')
+  expect([...html.matchAll(/<figcaption>([^<]*)/g)].map(([, title]) => title)).toEqual([
+    'Perplexity by language (lower is better)',
+    'Share of the choices that each expert takes, by language and layer',
+    'Relative norm of the delta by layer',
+  ])
+  expect(html).toContain('0 original')
+  expect(html).not.toMatch(/<script|https?:\/\/(?!www\.w3\.org)/)
+  const alone = await run(['eval', CPT, '--text', `c=${temp.at('c.txt')}`, '--base', BASE])
+  expect(alone.code).toBe(2)
 })
 
 it('eval names every broken line of a task file', async () => {

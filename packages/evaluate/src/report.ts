@@ -18,7 +18,7 @@ export interface Evaluation {
   readonly fidelity?: Readonly<Record<string, Accuracy>>
 }
 
-/** Tokens' experts of one language, layer by layer: share of the choices, [layer][expert]. */
+/** Tokens' experts of one language, layer by layer: share of the choices, [layer][expert]; nothing for a dense layer. */
 export interface RoutingShare {
   readonly language: string
   readonly layers: readonly (readonly number[])[]

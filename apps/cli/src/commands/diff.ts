@@ -1,22 +1,11 @@
-import { roleOf } from '@polygraft/architectures'
-import {
-  type DiffLine,
-  type DiffReport,
-  type DiffRow,
-  diffReport,
-  familyOrNone,
-  type Pair,
-  type Pairs,
-  pairTensors,
-} from '@polygraft/delta'
-import { measureMoments } from '@polygraft/engine'
-import { byteSize, type Checkpoint, formatProblem, mergeSources, numel } from '@polygraft/tensor'
+import { type DiffLine, type DiffReport, diffReport, type Pairs, pairTensors } from '@polygraft/delta'
+import { formatProblem } from '@polygraft/tensor'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatCount, formatNumber, formatShare, formatTable } from '../format.js'
+import { measureDiff } from '../measure-diff.js'
 import { CHECKPOINT_HELP, openCheckpoints } from '../open.js'
-import { createTerminal, type Terminal } from '../terminal.js'
-import { threadsFor } from '../write.js'
+import { createTerminal } from '../terminal.js'
 import { addExample, addJson, threadsOption } from './_options.js'
 
 const WARNINGS_SHOWN = 5
@@ -54,33 +43,9 @@ async function run(
   const { pairs, ...rest } = await pairTensors(base, post)
   for (const warning of rest.warnings.slice(0, WARNINGS_SHOWN))
     terminal.note(`warning ${formatProblem(warning)}`)
-  const report = diffReport(await measure(terminal, base, post, pairs, args.threads))
+  const report = diffReport(await measureDiff(terminal, base, post, pairs, args.threads))
   const result = { base: baseLocation, post: postLocation, ...report, ...rest }
   terminal.result(result, () => describe(report, args.top, rest))
-}
-
-async function measure(
-  terminal: Terminal,
-  base: Checkpoint,
-  post: Checkpoint,
-  pairs: readonly Pair[],
-  threads: number | undefined,
-): Promise<DiffRow[]> {
-  const family = familyOrNone(base)
-  const tensors = new Map(pairs.map((pair) => [pair.name, [pair.base, pair.post] as const]))
-  const bytes = pairs
-    .flatMap((pair) => [pair.base, pair.post])
-    .reduce((sum, { dtype, shape }) => sum + byteSize(dtype, numel(shape)), 0)
-  const progress = terminal.progress('diff')
-  const measured = await measureMoments(tensors, mergeSources(base, post), {
-    threads: threads ?? threadsFor(bytes),
-    onProgress: ({ bytesDone, bytesTotal }) => progress.update(bytesDone, bytesTotal),
-  })
-  progress.done()
-  return [...measured].map(([name, moments]) => {
-    const { group, layer } = family ? roleOf(family, name) : { group: 'other' }
-    return { name, group, ...(layer === undefined ? {} : { layer }), moments }
-  })
 }
 
 function describe(report: DiffReport, top: number, rest: Omit<Pairs, 'pairs'>): string {

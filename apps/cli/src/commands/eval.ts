@@ -3,25 +3,32 @@ import { basename, extname } from 'node:path'
 import {
   createEvaluatedModel,
   createLanguageClassifier,
+  type EvaluatedModel,
   type Evaluation,
   formatReport,
   type ItemResult,
   languageFidelity,
   measurePerplexity,
+  measureRouting,
   measureTasks,
   parseTasks,
+  type RoutingShare,
   retentionOf,
   summarizeTasks,
   type TaskItem,
 } from '@polygraft/evaluate'
+import type { Model } from '@polygraft/model'
+import { summarizeLoad } from '@polygraft/routing'
 import { ModelError } from '@polygraft/tensor'
+import { fsError } from '@polygraft/tensor-io/node'
 import { type Command, Option } from 'commander'
 import { parseWhole } from '../arguments.js'
 import { formatTable } from '../format.js'
+import { deltaNorms } from '../measure-diff.js'
 import { type Device, deviceOption, modelThreadsOption, startModel } from '../model.js'
-import { CHECKPOINT_HELP, openCheckpoint } from '../open.js'
+import { CHECKPOINT_HELP, openCheckpoint, openCheckpoints } from '../open.js'
 import { untilCancelled } from '../signals.js'
-import { createTerminal } from '../terminal.js'
+import { createTerminal, type Terminal } from '../terminal.js'
 import { readTexts, type TextArgument, textOption } from '../text-argument.js'
 import { addExample, addJson } from './_options.js'
 
@@ -29,6 +36,7 @@ interface Arguments {
   readonly text?: readonly TextArgument[]
   readonly tasks?: readonly string[]
   readonly reference?: string
+  readonly base?: string
   readonly report?: string
   readonly maxNewTokens: number
   readonly threads?: number
@@ -54,7 +62,14 @@ export function addEval(program: Command): void {
       '--reference <checkpoint>',
       'measure this one too, such as the instruct model, and what is kept of it',
     )
-    .option('--report <file>', 'write an HTML page with tables and plots')
+    .option(
+      '--base <checkpoint>',
+      'what --reference was trained from: the report shows how far each layer moved',
+    )
+    .option(
+      '--report <file>',
+      'write an HTML page with tables and plots, of a mixture also which experts each language takes',
+    )
     .addOption(
       new Option('--max-new-tokens <n>', 'that an answer may have').argParser(parseWhole(1)).default(64),
     )
@@ -62,25 +77,27 @@ export function addEval(program: Command): void {
     .addOption(deviceOption())
   addExample(
     addJson(command),
-    'polygraft eval ./grafted --text en=en.txt --text el=el.txt --tasks mgsm-el.jsonl --reference ./instruct --report report.html',
+    'polygraft eval ./grafted --text en=en.txt --text el=el.txt --tasks mgsm-el.jsonl --reference ./instruct --base ./base --report report.html',
   )
   command.action(run)
 }
 
-async function run(location: string, args: Arguments): Promise<void> {
+async function run(location: string, args: Arguments, command: Command): Promise<void> {
+  if (args.base !== undefined && (args.reference === undefined || args.report === undefined))
+    command.error('error: --base goes with --reference and --report', { exitCode: 2 })
   const questions = await readQuestions(args)
   const terminal = createTerminal(args.json ?? false)
-  const evaluations = await untilCancelled(async (signal) => {
-    const measured: Evaluation[] = []
+  const measured = await untilCancelled(async (signal) => {
+    const all: Measured[] = []
     for (const each of [location, ...(args.reference ? [args.reference] : [])]) {
       terminal.note(`measuring ${each}`)
-      measured.push(await measure(each, questions, args, signal))
+      all.push(await measure(each, questions, args, signal))
     }
-    return measured
+    return all
   })
+  const evaluations = measured.map(({ evaluation }) => evaluation)
   const [own, reference] = evaluations as [Evaluation, Evaluation | undefined]
-  if (args.report)
-    await writeFile(args.report, await formatReport({ title: `Evaluation of ${location}`, evaluations }))
+  if (args.report) await writeReport(args.report, location, measured, terminal, args)
   const retention = reference ? { reference, retention: retentions(own, reference) } : {}
   terminal.result({ ...own, ...retention }, () => describe(evaluations))
 }
@@ -99,13 +116,46 @@ async function readQuestions({ text = [], tasks = [] }: Arguments): Promise<Ques
   return { texts, items }
 }
 
+/** The page; the heat maps are those of the checkpoint itself, which comes first. */
+async function writeReport(
+  path: string,
+  location: string,
+  measured: readonly Measured[],
+  terminal: Terminal,
+  { base, reference }: Arguments,
+): Promise<void> {
+  const { experts, routing } = measured[0]!
+  const deltas =
+    base !== undefined && reference !== undefined
+      ? await deltaNorms(terminal, ...(await openCheckpoints(base, reference)))
+      : []
+  const page = await formatReport({
+    title: `Evaluation of ${location}`,
+    evaluations: measured.map(({ evaluation }) => evaluation),
+    ...(experts ? { experts } : {}),
+    routing,
+    deltas,
+  })
+  await writeFile(path, page).catch((error) => {
+    throw fsError(error, 'The report cannot be written', path)
+  })
+}
+
+/** What is measured of a checkpoint, and what only a report shows. */
+interface Measured {
+  readonly evaluation: Evaluation
+  readonly experts: readonly string[] | undefined
+  readonly routing: readonly RoutingShare[]
+}
+
 async function measure(
   location: string,
   { texts, items }: Questions,
-  { threads, device, maxNewTokens }: Arguments,
+  { threads, device, maxNewTokens, report }: Arguments,
   signal: AbortSignal,
-): Promise<Evaluation> {
-  const running = await startModel(await openCheckpoint(location), threads, device)
+): Promise<Measured> {
+  const checkpoint = await openCheckpoint(location)
+  const running = await startModel(checkpoint, threads, device)
   try {
     const model = createEvaluatedModel(running.model, running.tokenizer, running.endTokens)
     const languages: Record<string, Evaluation['languages'][string]> = {}
@@ -114,10 +164,32 @@ async function measure(
     const results = await measureTasks(model, items, { signal, maxNewTokens })
     const fidelity = fidelityOf(results, texts)
     const common = { checkpoint: location, languages, tasks: summarizeTasks(results) }
-    return fidelity ? { ...common, fidelity } : common
+    return {
+      evaluation: fidelity ? { ...common, fidelity } : common,
+      experts: checkpoint.provenance.experts,
+      routing: report === undefined ? [] : await routingShares(running.model, model, texts, signal),
+    }
   } finally {
     await running.close()
   }
+}
+
+/** Each expert's share of the choices by language and layer; nothing of a dense model. */
+async function routingShares(
+  model: Model,
+  { encode }: EvaluatedModel,
+  texts: Questions['texts'],
+  signal: AbortSignal,
+): Promise<RoutingShare[]> {
+  const shares: RoutingShare[] = []
+  for (const [language, documents] of texts) {
+    const layers = await measureRouting(model, documents.map(encode), signal)
+    if (layers.length === 0) continue
+    const own = Array.from({ length: model.dimensions.numLayers }, (): readonly number[] => [])
+    for (const { layer, load } of layers) own[layer] = summarizeLoad(load).share
+    shares.push({ language, layers: own })
+  }
+  return shares
 }
 
 /** Languages are told apart by the texts: of two or more, and for items that name theirs. */
