@@ -7,9 +7,10 @@ export default defineConfig({
   format: 'esm',
   noExternal: [/^@polygraft\//],
   clean: true,
-  // The demo's checkpoints and the script for large models go along with the program.
+  // The demo's checkpoints, its questions and the script for large models go along with the program.
   onSuccess: async () => {
     await cp('../../tools/trio/checkpoints', 'dist/trio', { recursive: true })
+    await cp('../../tools/trio/data', 'dist/data', { recursive: true })
     await cp('../../tools/export-cpt', 'dist/export-cpt', { recursive: true })
   },
 })

@@ -513,7 +513,7 @@ describe.concurrent('demo', () => {
     const { code, stdout, stderr } = await run(['demo', '-o', at('demo')])
     expect(code).toBe(0)
     // Progress, where the machine is slow.
-    expect(stderr.replace(/^(upcycle|graft|verify|diff) \d+ % .* left\n/gm, '')).toBe('')
+    expect(stderr.replace(/^((upcycle|graft|verify|diff) \d+ % .* left|measuring .*)\n/gm, '')).toBe('')
     expect([...stdout.matchAll(/^\$ polygraft (\w+)/gm)].map(([, name]) => name)).toEqual([
       'inspect',
       'diff',
@@ -521,17 +521,30 @@ describe.concurrent('demo', () => {
       'verify',
       'graft',
       'verify',
+      'generate',
+      'eval',
     ])
-    expect(stdout).not.toContain('✗')
+    expect(stdout).toContain('10 checks, all hold')
+    const right = /^all +(\d+) +(\d+) +(\d+) +140$/m.exec(stdout)!.slice(1).map(Number)
+    expect(right[1]).toBe(0)
+    expect(Math.min(right[0]!, right[2]!)).toBeGreaterThan(30)
+    expect(await readFile(join(at('demo'), 'report.html'), 'utf8')).toContain('Relative norm of the delta')
     expect(stdout).toContain(`The grafted checkpoint, which stock transformers loads: ${at('demo')}/grafted`)
     expect((await succeed(['verify', join(at('demo'), 'grafted'), ...SOURCES])).ok).toBe(true)
   })
 
   it('as JSON, again into the same place', async () => {
     const json = await succeed(['demo', '-o', at('demo-json')])
-    expect(json.steps).toHaveLength(6)
+    expect(json.steps).toHaveLength(7)
     expect(json.out).toBe(join(at('demo-json'), 'grafted'))
-    expect(json.steps.at(-1).result.ok).toBe(true)
+    expect(json.steps[5].result.ok).toBe(true)
+    expect(json.steps[6].result.languages.c.perplexity).toBeLessThan(
+      json.steps[6].result.reference.languages.c.perplexity,
+    )
+    const names = json.answers.map(({ name }: { name: string }) => name)
+    expect(names).toEqual(['instruct', 'before the graft', 'grafted'])
+    expect(json.answers[2].answers).toHaveLength(json.questions.length)
+    expect((await stat(json.report)).isFile()).toBe(true)
     await succeed(['demo', '-o', at('demo-json')])
   })
 

@@ -3,10 +3,11 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join, relative, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { styleText } from 'node:util'
 import { ModelError } from '@polygraft/tensor'
 import type { Command } from 'commander'
+import { askAll, describeAnswers, readQuestions } from '../demo-answers.js'
 import { STOP_SIGNALS } from '../signals.js'
 import { addExample, addJson } from './_options.js'
 
@@ -20,7 +21,7 @@ export function addDemo(program: Command): void {
   const command = program
     .command('demo')
     .description(
-      'Walk the whole road on three tiny trained checkpoints: inspect, diff, upcycle, graft, verify.',
+      'Walk the whole road on three tiny trained checkpoints: inspect, diff, upcycle, graft, verify; then ask them in a new language.',
     )
     .option('-o, --out <dir>', 'where to leave the checkpoints that it makes', 'out/demo')
   addExample(addJson(command), 'polygraft demo')
@@ -39,29 +40,86 @@ async function run(args: { out: string; json?: boolean }): Promise<void> {
     }
     throw new ModelError(problem, { cause })
   })
-  const steps = road(
-    (name) => shorten(join(trio, name)),
-    (name) => shorten(join(out, name)),
-  )
-  const grafted = join(out, 'grafted')
-  if (args.json) {
-    const results = []
-    for (const step of steps)
-      results.push({ command: `polygraft ${step.args.join(' ')}`, result: await runQuietly(step) })
-    process.stdout.write(`${JSON.stringify({ steps: results, out: grafted })}\n`)
-    return
+  const places: Places = {
+    trio: (name) => shorten(join(trio, name)),
+    data: (name) => shorten(join(trio, '../data', name)),
+    out: (name) => shorten(join(out, name)),
   }
-  const started = performance.now()
-  for (const [i, step] of steps.entries()) {
-    console.log(styleText('bold', `\n${i + 1}. ${step.title}`))
-    console.log(styleText('dim', `$ polygraft ${step.args.join(' ')}`))
-    await runAloud(step)
-  }
-  console.log(styleText('bold', `\nDone in ${((performance.now() - started) / 1000).toFixed(1)} s.`))
-  console.log(`The grafted checkpoint, which stock transformers loads: ${shorten(grafted)}`)
+  await (args.json ? walkQuietly(places) : walkAloud(places))
 }
 
-function road(trio: (name: string) => string, out: (name: string) => string): readonly Step[] {
+/** Where things lie, as they are typed here. */
+interface Places {
+  readonly trio: (name: string) => string
+  readonly data: (name: string) => string
+  readonly out: (name: string) => string
+}
+
+async function walkQuietly(places: Places): Promise<void> {
+  const steps: { command: string; result: unknown }[] = []
+  const walk = async (all: readonly Step[]) => {
+    for (const step of all)
+      steps.push({ command: `polygraft ${step.args.join(' ')}`, result: await runQuietly(step) })
+  }
+  await walk(road(places))
+  const { questions, asked } = await ask(places)
+  await walk([evaluation(places)])
+  const [grafted, report] = [resolve(places.out('grafted')), resolve(places.out(REPORT))]
+  process.stdout.write(`${JSON.stringify({ steps, questions, answers: asked, out: grafted, report })}\n`)
+}
+
+async function walkAloud(places: Places): Promise<void> {
+  const started = performance.now()
+  let count = 0
+  const walk = async (all: readonly Step[]) => {
+    for (const step of all) {
+      console.log(styleText('bold', `\n${++count}. ${step.title}`))
+      console.log(styleText('dim', `$ polygraft ${step.args.join(' ')}`))
+      await runAloud(step)
+    }
+  }
+  await walk(road(places))
+  console.log(
+    styleText(
+      'bold',
+      `\n${++count}. Ask in ${NEW_LANGUAGE}, a language that no instruction was ever written in`,
+    ),
+  )
+  console.log(styleText('dim', `$ polygraft generate ${places.out('grafted')} --chat --prompt "..."`))
+  const { questions, asked } = await ask(places)
+  console.log(describeAnswers(questions, asked))
+  console.log(HONEST)
+  await walk([evaluation(places)])
+  console.log(styleText('bold', `\nDone in ${((performance.now() - started) / 1000).toFixed(1)} s.`))
+  console.log(`The grafted checkpoint, which stock transformers loads: ${places.out('grafted')}`)
+  console.log(`The report: ${pathToFileURL(resolve(places.out(REPORT)))}`)
+}
+
+const REPORT = 'report.html'
+/** c was not post-trained in; nor was d. */
+const NEW_LANGUAGE = 'c'
+const HONEST = `Three toys of 0.2 and 0.5 million parameters: the one before the graft never saw an instruction, and what separates the other two here is
+about a standard error. What the graft guarantees is that the instruct model is inside it, bit for bit.`
+
+async function ask({ trio, data, out }: Places) {
+  const questions = await readQuestions(data(`instruct-${NEW_LANGUAGE}.jsonl`))
+  const asked = await askAll(
+    { instruct: trio('instruct'), 'before the graft': trio('cpt'), grafted: out('grafted') },
+    questions,
+  )
+  return { questions, asked }
+}
+
+function evaluation({ trio, data, out }: Places): Step {
+  const texts = ['a', NEW_LANGUAGE].flatMap((name) => ['--text', `${name}=${data(`raw-${name}.txt`)}`])
+  const beside = ['--reference', trio('instruct'), '--base', trio('base')]
+  return {
+    title: `Measure it beside the instruct model: text in a, which both know, and in ${NEW_LANGUAGE}; with a page of figures`,
+    args: ['eval', out('grafted'), ...texts, ...beside, '--report', out(REPORT)],
+  }
+}
+
+function road({ trio, out }: Places): readonly Step[] {
   const sources = ['--base', trio('base'), '--post', trio('instruct')]
   return [
     { title: 'The base: a dense Llama', args: ['inspect', trio('base')] },
