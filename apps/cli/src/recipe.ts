@@ -4,6 +4,7 @@ import { dirname, isAbsolute, join } from 'node:path'
 import type { ModelLocation, Recipe } from '@polygraft/recipe'
 import { ModelError } from '@polygraft/tensor'
 import { localPaths, openCheckpoint } from './open.js'
+import { promptReader } from './read-prompts.js'
 import { untilCancelled } from './signals.js'
 import type { Terminal } from './terminal.js'
 import { runJob, type WriteArguments } from './write.js'
@@ -58,6 +59,7 @@ async function build(terminal: Terminal, recipe: Recipe, path: string, args: Wri
       return buildRecipe(recipe, {
         open: (location) => openCheckpoint(locate(location, path)),
         measuring: args.dryRun ? dryMeasuring : engineMeasuring({ signal, onProgress, ...threads }),
+        prompts: promptReader(args.dryRun ?? false, args.threads, signal),
         force: args.force ?? false,
       })
     })

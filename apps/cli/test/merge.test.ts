@@ -157,6 +157,34 @@ experts: [{ source_model: ${BASE} }, { source_model: ${INSTRUCT} }]
     ])
   })
 
+  it('makes the gates of mergekit-moe of prompts, and looks at them in a dry run', async () => {
+    const text = (mode: string, prompt = 'kona rina dima') => `
+base_model: ${BASE}
+gate_mode: ${mode}
+dtype: float32
+experts:
+  - { source_model: ${BASE}, positive_prompts: [${prompt}, rina], negative_prompts: [dima] }
+  - { source_model: ${INSTRUCT}, positive_prompts: [dima rina] }
+`
+    const gates: Record<string, Float32Array> = {}
+    for (const mode of ['cheap_embed', 'hidden', 'hidden_avg']) {
+      const { file, out } = await recipe(text(mode))
+      await succeed(['upcycle', '--config', file, '-o', out])
+      gates[mode] = await values(out, 'model.layers.2.block_sparse_moe.gate.weight')
+      for (const expert of [0, 1])
+        expect(Math.hypot(...gates[mode].subarray(expert * 64, (expert + 1) * 64))).toBeCloseTo(1, 5)
+    }
+    expect(gates.hidden).not.toEqual(gates.hidden_avg)
+    expect(gates.hidden).not.toEqual(gates.cheap_embed)
+    const dry = await recipe(text('hidden'))
+    await succeed(['upcycle', '--config', dry.file, '-o', dry.out, '--dry-run'])
+    expect(existsSync(dry.out)).toBe(false)
+    const long = await recipe(text('hidden', Array(300).fill('kona').join(' ')))
+    const ended = await runJson(['upcycle', '--config', long.file, '-o', long.out])
+    expect(ended.json.error.problems).toMatchObject([{ code: 'bad-prompt', file: long.file, line: 5 }])
+    expect(existsSync(long.out)).toBe(false)
+  })
+
   it('finds paths beside the recipe', async () => {
     const { file, out, folder } = await recipe(
       'merge_method: linear\nmodels: [{ model: ./there, parameters: { weight: 1 } }]\n',

@@ -18,6 +18,7 @@ export type {
 } from './backend.js'
 export { type CpuOptions, createCpuBackend } from './cpu/create-cpu-backend.js'
 export { type Answer, type AnswerOptions, createGenerator, type Generator } from './create-generator.js'
+export { measurePromptEmbedding, measurePromptStates, type Prompts } from './measure-prompts.js'
 export { observeTokens } from './observe-tokens.js'
 export { type Model, type ModelOptions, type Observer, openModel, type TokenSpan } from './open-model.js'
 export { type ChatMessage, openTokenizer, readEndTokens, type TextTokenizer } from './open-tokenizer.js'

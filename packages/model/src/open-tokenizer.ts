@@ -14,6 +14,8 @@ export interface ChatMessage {
 export interface TextTokenizer {
   /** Token ids, with the special tokens that the tokenizer puts around a text. */
   encode(text: string): number[]
+  /** The begin token, where the tokenizer names one, and the text; no other special tokens but those that the text spells. */
+  encodePrompt(text: string): number[]
   /** Text without special tokens. */
   decode(tokens: readonly number[]): string
   /**
@@ -41,8 +43,10 @@ export async function openTokenizer(checkpoint: Checkpoint): Promise<TextTokeniz
   const tokenizer = createTokenizer(definition, settings)
   checkVocabulary(tokenizer, dimensionsOf(familyOf(config), config).vocabularySize)
   const template = await templateOf(checkpoint, settings)
+  const begin = textOf(settings.bos_token) ?? ''
   return {
     encode: (text) => [...tokenizer.encode(text).ids],
+    encodePrompt: (text) => [...tokenizer.encode(begin + text, { add_special_tokens: false }).ids],
     decode: (tokens) =>
       tokens.length === 0 ? '' : tokenizer.decode([...tokens], { skip_special_tokens: true }),
     encodeChat(messages) {

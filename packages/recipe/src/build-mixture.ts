@@ -2,6 +2,7 @@ import { familyOf, roleOf, type TargetName } from '@polygraft/architectures'
 import {
   type Checkpoint,
   type Expr,
+  literal,
   ModelError,
   type Problem,
   pipe,
@@ -12,24 +13,30 @@ import { type UpcycleOptions, upcycle, upcycleProblems, upcycleWarnings } from '
 import type { MergeEnvironment } from './_merge-environment.js'
 import { inDType } from './_merged-config.js'
 import { placed } from './_placed.js'
+import { gateWarnings, promptGates } from './_prompt-gates.js'
 import type { BuiltMerge } from './build-merge.js'
-import type { MixturePlan } from './mixture.js'
+import { isDrawn, type MixturePlan } from './mixture.js'
 
 /**
- * Builds the mixture that a plan describes: an upcycled base with experts of several models, and routers as mergekit-moe draws
- * them. Symbolic; nothing is read.
- * @throws ModelError with everything of `upcycleProblems`, placed in the recipe.
+ * Builds the mixture that a plan describes: an upcycled base with experts of several models, and routers as mergekit-moe makes
+ * them: drawn, or of prompts that the base reads. Symbolic otherwise.
+ * @throws ModelError with everything of `upcycleProblems`, and of what reads prompts, placed in the recipe.
  */
 export async function buildMixture(plan: MixturePlan, environment: MergeEnvironment): Promise<BuiltMerge> {
   return placed(environment.yaml.place(['base_model']), async () => {
     const base = environment.models.get(plan.base)!
     const options = optionsOf(plan, base, environment)
     throwIfAny(upcycleProblems(base, options))
-    const mixture = withGates(pipe(base, upcycle(options)), plan)
+    const gates = await gatesOf(plan, base, environment)
+    const mixture = withGates(pipe(base, upcycle(options)), plan, gates)
     const checkpoint = plan.dtype ? inDType(mixture, plan.dtype) : mixture
     return {
       checkpoint,
-      warnings: [...upcycleWarnings(options), ...(plan.shared ? [SHARED_STARTS_ELSE] : [])],
+      warnings: [
+        ...upcycleWarnings(options),
+        ...gateWarnings(gates, plan.experts.length),
+        ...(plan.shared ? [SHARED_STARTS_ELSE] : []),
+      ],
     }
   })
 }
@@ -61,17 +68,36 @@ function targetOf({ targets }: MixturePlan, base: Checkpoint): TargetName {
   })
 }
 
-function withGates(mixture: Checkpoint, { gate, seed }: MixturePlan): Checkpoint {
+/** Routers that are made of prompts, of each layer; none where they are drawn. */
+async function gatesOf(
+  { gate, prompts }: MixturePlan,
+  base: Checkpoint,
+  { prompts: read, yaml }: MergeEnvironment,
+) {
+  if (isDrawn(gate)) return []
+  return placed(yaml.place(['experts'], 'key'), () => promptGates(base, { gate, prompts }, read))
+}
+
+function withGates(
+  mixture: Checkpoint,
+  { gate, seed }: MixturePlan,
+  gates: readonly Float32Array[],
+): Checkpoint {
   const family = familyOf(mixture.config)
   const tensors = [...mixture.tensors].map(([name, tensor]): [string, Tensor] => {
-    const isGate = roleOf(family, name).group === 'router'
-    return [name, isGate ? { ...tensor, expr: gateExpr(gate, tensor.shape[1]!, seed, name) } : tensor]
+    const role = roleOf(family, name)
+    if (role.group !== 'router') return [name, tensor]
+    const drawn = isDrawn(gate) && drawnGate(gate, tensor.shape[1]!, seed, name)
+    return [name, { ...tensor, expr: drawn || literal(gates[role.layer!]!) }]
   })
-  const recipe = [...mixture.provenance.recipe, { op: 'gates', mode: gate, seed }]
+  const recipe = [
+    ...mixture.provenance.recipe,
+    { op: 'gates', mode: gate, ...(isDrawn(gate) ? { seed } : {}) },
+  ]
   return { ...mixture, tensors: new Map(tensors), provenance: { ...mixture.provenance, recipe } }
 }
 
-function gateExpr(gate: MixturePlan['gate'], hiddenSize: number, seed: number, name: string): Expr {
+function drawnGate(gate: 'random' | 'uniform_random', hiddenSize: number, seed: number, name: string): Expr {
   if (gate === 'random') return { op: 'random', distribution: 'normal', scale: 1, seed, name }
   return { op: 'random', distribution: 'uniform', scale: Math.sqrt(1 / hiddenSize), seed, name }
 }

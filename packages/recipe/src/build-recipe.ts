@@ -17,12 +17,15 @@ import { buildMixture } from './build-mixture.js'
 import { buildPipeline } from './build-pipeline.js'
 import type { Measuring } from './measuring.js'
 import type { Recipe } from './parse-recipe.js'
+import type { ReadPrompts } from './prompts.js'
 
 /** What a recipe is built with. */
 export interface RecipeEnvironment {
   /** Opens a checkpoint that the recipe names. */
   open(location: ModelLocation): Promise<Checkpoint>
   readonly measuring: Measuring
+  /** Needed by mergekit-moe's gates that are made of prompts, which are refused without it. */
+  readonly prompts?: ReadPrompts
   /** Go on although families and configs differ. Default false. */
   readonly force?: boolean
 }
@@ -39,8 +42,8 @@ export interface BuiltRecipe {
  */
 export async function buildRecipe(recipe: Recipe, environment: RecipeEnvironment): Promise<BuiltRecipe> {
   const { models, dropped } = await openModels(recipe, environment)
-  const { force = false, measuring } = environment
-  const given = { models, measuring, force, yaml: recipe.yaml }
+  const { force = false, measuring, prompts } = environment
+  const given = { models, measuring, force, yaml: recipe.yaml, ...(prompts ? { prompts } : {}) }
   const built = await buildDialect(recipe, given)
   return {
     warnings: [...recipe.warnings, ...built.warnings],

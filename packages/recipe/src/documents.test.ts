@@ -8,7 +8,7 @@ const document = await readFile(at('../../../docs/recipes.md'), 'utf8')
 const recipes = [...document.matchAll(/^```yaml\n([\s\S]*?)^```$/gm)].map(([, text]) => text!)
 
 it('every recipe in the documentation is one, without warnings', () => {
-  expect(recipes).toHaveLength(5)
+  expect(recipes).toHaveLength(6)
   for (const text of recipes) expect(parseRecipe(text, 'recipes.md').warnings).toEqual([])
 })
 

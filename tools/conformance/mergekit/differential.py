@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from excused import excused  # noqa: E402
 from inputs import SETS, make_all, stored  # noqa: E402
 from known import KNOWN  # noqa: E402
+from mixtures import MIXTURES  # noqa: E402
 from prepare import polygraft  # noqa: E402
 from recipes import RECIPES  # noqa: E402
 
@@ -155,6 +156,19 @@ def check_known(work, only):
         attempt(f"documented, {title}", check)
 
 
+def check_mixtures(work, only):
+    for i, (title, check) in enumerate(MIXTURES.items()):
+        if only not in title:
+            continue
+        where = f"mergekit-moe, {title}"
+
+        def run():
+            for what, holds, detail in check(f"{work}/trio", f"{work}/mixture-{i}"):
+                report(holds, where, what, detail)
+
+        attempt(where, run)
+
+
 def check_all(work, only):
     make_all(work)
     with ThreadPoolExecutor(1) as pool:
@@ -162,6 +176,7 @@ def check_all(work, only):
             chosen = {t: recipe for t, recipe in RECIPES.items() if only in t and name in recipe.get("sets", SETS)}
             check_set(work, name, chosen, pool)
     check_known(work, only)
+    check_mixtures(work, only)
 
 
 def main():

@@ -7,5 +7,5 @@ root=$(cd "$here/../../.." && pwd)
 
 bash "$root/tools/bench/mergekit/environment.sh"
 [ -n "${POLYGRAFT:-}" ] || node "$root/tools/bootstrap.mjs" # POLYGRAFT: another command to check, already built
-export PYTHONWARNINGS=ignore OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
+export PYTHONWARNINGS=ignore OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false TQDM_DISABLE=1
 exec "$root/tools/bench/mergekit/.venv/bin/python" "$here/differential.py" "$@"
