@@ -150,6 +150,8 @@ experts: [{ source_model: ${BASE} }, { source_model: ${INSTRUCT} }]
     expect(both.code).toBe(2)
     const option = await run(['upcycle', '--config', file, '--granularity', '2', '-o', join(folder, 'x')])
     expect(option).toMatchObject({ code: 2, stderr: expect.stringContaining('--granularity') })
+    const allow = await run(['upcycle', '--config', file, '--allow', 'score=unused', '-o', join(folder, 'x')])
+    expect(allow).toMatchObject({ code: 2, stderr: expect.stringContaining('--allow') })
     await writeFile(file, 'merge_method: linear\nmodels: [{ model: ./x, parameters: { weight: 1 } }]\n')
     const merge = await runJson(['upcycle', '--config', file, '-o', join(folder, 'x')])
     expect(merge.json.error.problems).toMatchObject([

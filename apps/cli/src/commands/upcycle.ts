@@ -92,9 +92,10 @@ export function addUpcycle(program: Command): void {
     .option('--no-norm-topk-prob', 'gate without renormalisation (qwen targets; no longer equal to the base)')
   addTexts(command)
   addKindsOfExperts(command)
+  command.addOption(allowOption())
   addConfig(command)
   addExample(
-    addJson(addWriteOptions(command.addOption(allowOption()))),
+    addJson(addWriteOptions(command)),
     'polygraft upcycle ./base -o ./moe --languages el,hu,tr --seed 0',
     'polygraft upcycle ./base -o ./moe --experts 8 --granularity 4 --target qwen2_moe --shared-expert --dense-layers 0,30-31',
     'polygraft upcycle ./base -o ./moe --experts 8 --drop 0.5',
