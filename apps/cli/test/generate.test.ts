@@ -1,6 +1,18 @@
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { BASE, copyOf, createTemp, editJson, INSTRUCT, run, succeed, type Temp } from './support.js'
+import {
+  BASE,
+  CPT,
+  copyOf,
+  createTemp,
+  editJson,
+  INSTRUCT,
+  run,
+  succeed,
+  type Temp,
+  TRIO,
+} from './support.js'
 
 let temp: Temp
 beforeAll(async () => {
@@ -8,6 +20,17 @@ beforeAll(async () => {
 })
 
 const PROMPT = ['--prompt', 'kona : rina dima', '--max-new-tokens', '32', '--temperature', '0']
+
+const RAW = join(TRIO, '../data/raw-a.txt')
+
+/** Makes a tensor's first element a BF16 NaN. */
+async function poison(path: string, tensor: string): Promise<void> {
+  const bytes = await readFile(path)
+  const headerBytes = Number(bytes.readBigUInt64LE(0))
+  const header = JSON.parse(bytes.toString('utf8', 8, 8 + headerBytes))
+  bytes.writeUInt16LE(0x7fc0, 8 + headerBytes + header[tensor].data_offsets[0])
+  await writeFile(path, bytes)
+}
 
 async function codeOf(args: readonly string[]): Promise<string> {
   const { code, stdout } = await run([...args, '--json'])
@@ -65,6 +88,16 @@ describe('generate', () => {
     expect(first.tokens.length).toBeLessThanOrEqual(16)
   })
 
+  it('tries a graft that was not written: the answer of the written one', async () => {
+    const sources = ['--base', BASE, '--post', INSTRUCT]
+    await succeed(['graft', CPT, '-o', temp.at('grafted'), ...sources])
+    const prompt = ['--prompt', '@json : degi lago zaga', '--chat']
+    const symbolic = await succeed(['generate', CPT, ...sources, ...prompt])
+    expect(symbolic).toEqual(await succeed(['generate', temp.at('grafted'), ...prompt]))
+    expect(symbolic).toMatchObject({ text: '[ degi , lago , zaga ]', finishReason: 'stop' })
+    expect((await run(['generate', CPT, '--base', BASE, ...prompt])).code).toBe(2)
+  })
+
   it('says what is wrong with a checkpoint that cannot answer', async () => {
     const broken = await copyOf(INSTRUCT, temp.at('small-vocabulary'))
     const more = { id: 500, content: '<more>', single_word: false, lstrip: false, rstrip: false }
@@ -73,6 +106,12 @@ describe('generate', () => {
     })
     expect(await codeOf(['generate', broken, ...PROMPT])).toBe('vocabulary-mismatch')
     expect(await codeOf(['generate', BASE, ...PROMPT, '--chat'])).toBe('no-chat-template')
+    const long = Array(300).fill('kona').join(' ')
+    expect(await codeOf(['generate', INSTRUCT, '--prompt', long])).toBe('too-long')
+    const poisoned = await copyOf(INSTRUCT, temp.at('nan'))
+    await poison(join(poisoned, 'model.safetensors'), 'model.norm.weight')
+    expect(await codeOf(['generate', poisoned, ...PROMPT])).toBe('not-finite')
+    expect(await codeOf(['eval', poisoned, '--text', `a=${RAW}`])).toBe('not-finite')
     const { code } = await run(['generate', INSTRUCT, '--prompt', 'x', '--temperature', '-1'])
     expect(code).toBe(2)
   })

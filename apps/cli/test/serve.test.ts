@@ -54,6 +54,31 @@ describe('serve', () => {
     expect((await client.chat.completions.create(request)).choices).toHaveLength(1)
   })
 
+  it('refuses a conversation beyond the context, whole or as a stream', async () => {
+    const messages = [{ role: 'user' as const, content: Array(300).fill('kona').join(' ') }]
+    for (const stream of [false, true]) {
+      const asked = client.chat.completions.create({ ...request, messages, stream })
+      await expect(asked).rejects.toMatchObject({ status: 400, code: 'too-long' })
+    }
+    expect((await client.chat.completions.create(request)).choices[0]!.message.content).toBe('rina dima')
+  })
+
+  it('outlives many who hang up, before and in the middle of their answers', async () => {
+    const options = { model: 'instruct', prompt: 'zumi', max_tokens: 200, temperature: 1 }
+    const leave = async (afterMs: number) => {
+      const abort = new AbortController()
+      setTimeout(() => abort.abort(), afterMs)
+      await client.completions.create(options, { signal: abort.signal }).catch(() => {})
+    }
+    await Promise.all(Array.from({ length: 12 }, (_, i) => leave(i * 3)))
+    for (let i = 0; i < 6; i++) {
+      const abort = new AbortController()
+      const stream = await client.completions.create({ ...options, stream: true }, { signal: abort.signal })
+      for await (const _ of stream) abort.abort()
+    }
+    expect((await client.chat.completions.create(request)).choices[0]!.message.content).toBe('rina dima')
+  })
+
   it('does not read a body beyond its limit, and forgets who hangs up', async () => {
     const port = Number(new URL(url).port)
     const socket = connect(port, '127.0.0.1').on('error', () => {})

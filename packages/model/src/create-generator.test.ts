@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import {
+  type Backend,
   createCpuBackend,
   createGenerator,
   type Generator,
@@ -9,6 +10,7 @@ import {
   readEndTokens,
   type TextTokenizer,
 } from '@polygraft/model'
+import type { Tensor } from '@polygraft/tensor'
 import { openFolder } from '@polygraft/tensor-io/node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 
@@ -102,6 +104,77 @@ describe('stream', () => {
     expect(answer.tokens).toHaveLength(2)
     await expect(collect([...full, 7, 7, 7])).rejects.toMatchObject({ code: 'too-long' })
     await expect(collect([])).rejects.toMatchObject({ code: 'empty-prompt' })
+  })
+})
+
+/** A generator over a backend that counts what is not freed. */
+async function counted(change: (tensors: Map<string, Tensor>) => void = () => {}) {
+  const backend = await createCpuBackend()
+  const live = { caches: 0, steps: 0 }
+  const tensors = new Map(checkpoint.tensors)
+  change(tensors)
+  const counting: Backend = {
+    ...backend,
+    createCache(layout, capacity) {
+      live.caches++
+      return backend.createCache(layout, capacity)
+    },
+    freeCache(cache) {
+      live.caches--
+      backend.freeCache(cache)
+    },
+    beginStep(input) {
+      live.steps++
+      return backend.beginStep(input)
+    },
+    endStep(step) {
+      live.steps--
+      backend.endStep(step)
+    },
+  }
+  const own = createGenerator(await openModel({ ...checkpoint, tensors }, { backend: counting }), tokenizer)
+  return { own, live, close: () => backend.close() }
+}
+
+describe('what was taken is given back', () => {
+  const drain = async (pieces: AsyncGenerator<string>) => {
+    for await (const _ of pieces);
+  }
+
+  it('after answers, refusals, and those who leave in the middle', async () => {
+    const { own, live, close } = await counted()
+    for (let round = 0; round < 3; round++) {
+      await drain(own.stream([2, 9, 10], { maxNewTokens: 5 }))
+      const abort = new AbortController()
+      const aborted = own.stream([2, 9, 10], { signal: abort.signal })
+      await aborted.next()
+      abort.abort(new Error('enough'))
+      await expect(aborted.next()).rejects.toThrow('enough')
+      for await (const _ of own.stream([2, 40])) break
+      await expect(own.complete([[2, 9], [500]])).rejects.toMatchObject({ code: 'bad-token' })
+      await expect(own.complete([[2, 9], []])).rejects.toMatchObject({ code: 'empty-prompt' })
+      await expect(drain(own.stream(Array(300).fill(7)))).rejects.toMatchObject({ code: 'too-long' })
+      // The last answer's, for a prompt that begins as it did.
+      expect(live).toEqual({ caches: 1, steps: 0 })
+    }
+    own.close()
+    expect(live.caches).toBe(0)
+    await close()
+  })
+
+  it('after logits that are NaN', async () => {
+    const name = 'model.norm.weight'
+    const { own, live, close } = await counted((tensors) => {
+      const norm = tensors.get(name)!
+      tensors.set(name, { ...norm, expr: { op: 'scale', by: Number.NaN, arg: norm.expr } })
+    })
+    for (let round = 0; round < 3; round++) {
+      await expect(own.complete([[2, 9], [2]])).rejects.toMatchObject({ code: 'not-finite' })
+      await expect(drain(own.stream([2, 9]))).rejects.toMatchObject({ code: 'not-finite' })
+    }
+    own.close()
+    expect(live).toEqual({ caches: 0, steps: 0 })
+    await close()
   })
 })
 

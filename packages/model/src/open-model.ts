@@ -26,7 +26,7 @@ export interface Model {
    * Computes the spans' tokens in one step, and takes their keys and values into the caches.
    * @returns logits [R, V] of the rows that the spans want, in their order.
    * @throws ModelError "bad-token" for an id outside of the vocabulary, "too-long" for a position beyond `maxPositions` or the cache,
-   * "not-finite" where logits are NaN.
+   * "not-finite" where logits are NaN or infinite.
    */
   forward(spans: readonly TokenSpan[], observer?: Observer): Promise<Float32Array>
   /** Frees everything, the backend that it made for itself included. */
@@ -237,12 +237,12 @@ function badToken(sequence: number, size: number, received: number): Problem {
 }
 
 function checkLogits(logits: Float32Array, spans: readonly TokenSpan[]): void {
-  const at = logits.findIndex((value) => Number.isNaN(value))
+  const at = logits.findIndex((value) => !Number.isFinite(value))
   if (at < 0) return
   throw new ModelError({
     code: 'not-finite',
-    message: 'The model gives logits that are no numbers',
-    received: `NaN at element ${at} of the step's logits, positions from ${spans.map((s) => s.begin).join(', ')}`,
+    message: 'The model gives logits that are not finite',
+    received: `${logits[at]} at element ${at} of the step's logits, positions from ${spans.map((s) => s.begin).join(', ')}`,
     next: 'Look for NaN or infinite weights: polygraft inspect and verify name them.',
   })
 }
