@@ -35,7 +35,7 @@ export {
   planCheckpoint,
 } from './plan.js'
 export { formatShardResult, parseShardResult, type ShardResult } from './shard-result.js'
-export { createTeam, type Team } from './team.js'
+export { createSoloTeam, createTeam, type Team } from './team.js'
 export { isPassThrough, tensorProblems } from './validate.js'
 export {
   type Progress,

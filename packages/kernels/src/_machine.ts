@@ -1,18 +1,20 @@
 import type { KernelMemory } from './_wasm-run.js'
 import { createMatmul, MATMUL_SCRATCH_BYTES, type Matmul } from './matmul.js'
+import { createTrainingLoops, TRAINING_SCRATCH_BYTES, type TrainingLoops } from './training.js'
 import { createVectors, VECTOR_SCRATCH_BYTES, type Vectors } from './vectors.js'
 
 /** What one thread computes with: loops, and views of the memory that follow its growth. */
 export interface Machine {
   readonly matmul: Matmul
   readonly vectors: Vectors
+  readonly training: TrainingLoops
   floats(): Float32Array
   words(): Uint32Array
   bytes(): Uint8Array
 }
 
 /** Working space of one thread. Unit: bytes. */
-export const SCRATCH_BYTES = MATMUL_SCRATCH_BYTES + VECTOR_SCRATCH_BYTES
+export const SCRATCH_BYTES = MATMUL_SCRATCH_BYTES + VECTOR_SCRATCH_BYTES + TRAINING_SCRATCH_BYTES
 
 /** @param scratch Address of SCRATCH_BYTES, a multiple of 16. */
 export function createMachine(memory: KernelMemory, scratch: number): Machine {
@@ -30,6 +32,7 @@ export function createMachine(memory: KernelMemory, scratch: number): Machine {
   return {
     matmul: createMatmul(memory, scratch),
     vectors: createVectors(memory, scratch + MATMUL_SCRATCH_BYTES),
+    training: createTrainingLoops(memory, scratch + MATMUL_SCRATCH_BYTES + VECTOR_SCRATCH_BYTES),
     floats: () => current().floats,
     words: () => current().words,
     bytes: () => current().bytes,

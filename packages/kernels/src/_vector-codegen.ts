@@ -14,7 +14,7 @@ export type ActivationName = (typeof ACTIVATIONS)[number]
 const LOCALS = 48
 
 /** A loop body in the making: every value that is kept gets a local of its own. */
-function body(first: number): { readonly code: Code[]; readonly keep: Let } {
+export function body(first: number): { readonly code: Code[]; readonly keep: Let } {
   const code: Code[] = []
   let next = first
   const keep: Let = (value) => {
@@ -134,6 +134,7 @@ function negative(x: Code): Code {
   return v128.xor(x, v128.splat(0x80000000))
 }
 
-function step(local: number, by: number): Code {
+/** Adds `by` to a local. */
+export function step(local: number, by: number): Code {
   return set(local, i32.add(get(local), i32.const(by)))
 }

@@ -151,6 +151,12 @@ export const v128 = {
     4,
     ...unsigned(offset),
   ],
+  /** Lane 0 to memory. */
+  store32First: (address: Code, value: Code, offset = 0): Code => [
+    ...address,
+    ...value,
+    ...[0xfd, 0x5a, 2, ...unsigned(offset), 0],
+  ],
   and: simd(0x4e),
   /** a and not b. */
   andnot: simd(0x4f),
@@ -210,6 +216,7 @@ export const f32x4 = {
   gt: simd(0x44),
   le: simd(0x45),
   abs: simd(0xe0),
+  sqrt: simd(0xe3),
   add: simd(0xe4),
   sub: simd(0xe5),
   mul: simd(0xe6),

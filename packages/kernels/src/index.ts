@@ -2,6 +2,7 @@ export { cacheBytes, scoreBytes } from './_attention.js'
 export { PANEL_DTYPES } from './_decoder-operations.js'
 export type { PanelDType } from './_matmul-codegen.js'
 export { countNonFinite } from './_non-finite.js'
+export { PRODUCT_FORMS, probabilityStride, SQUARES_BLOCK } from './_training-operations.js'
 export { ACTIVATIONS, type ActivationName } from './_vector-codegen.js'
 export { createKernelMemory, growKernelMemory, type KernelMemory, simdAvailable } from './_wasm-run.js'
 export { referenceActivation } from './activation.js'
@@ -78,4 +79,11 @@ export { scalarKernel } from './scalar.js'
 export { compileKernel, simdKernel } from './simd.js'
 export { addStatistics, createStatistics, type Statistics } from './statistics.js'
 export { orthonormalize, type Svd, svd } from './svd.js'
+export {
+  type AdamWScalars,
+  createTrainingLoops,
+  TRAINING_SCRATCH_BYTES,
+  type TrainingLoops,
+} from './training.js'
+export { referenceTrainingLoops } from './training-reference.js'
 export { createVectors, VECTOR_SCRATCH_BYTES, type Vectors } from './vectors.js'

@@ -3,25 +3,67 @@ import { addGated, addScaled, embed, gated, gather, linear, norm, scale } from '
 import { createMachine, SCRATCH_BYTES } from './_machine.js'
 import { combine, gate, group, linearOfExperts } from './_mixture.js'
 import type { Operation } from './_operation.js'
+import {
+  adamW,
+  addBias,
+  addColumns,
+  attendDocuments,
+  attendDocumentsBackward,
+  clear,
+  combineRows,
+  copy,
+  gatherRows,
+  normBackward,
+  normWeightGradient,
+  product,
+  rotate,
+  scatterRows,
+  silu,
+  siluBackward,
+  spreadRows,
+  squares,
+  trainingNorm,
+  weightedSoftmax,
+} from './_training-operations.js'
 import type { KernelMemory } from './_wasm-run.js'
 
 /** Every operation of a program, by name. A program holds their indices, so that all threads must run one version. */
 const OPERATIONS = {
+  adamW,
+  addBias,
+  addColumns,
   addGated,
   addScaled,
   attend,
+  attendDocuments,
+  attendDocumentsBackward,
+  clear,
   combine,
+  combineRows,
+  copy,
   copyCache,
   embed,
   gate,
   gated,
   gather,
+  gatherRows,
   group,
   linear,
   linearOfExperts,
   norm,
+  normBackward,
+  normWeightGradient,
+  product,
+  rotate,
   rotateAndStore,
   scale,
+  scatterRows,
+  silu,
+  siluBackward,
+  spreadRows,
+  squares,
+  trainingNorm,
+  weightedSoftmax,
 } as const
 
 type Operations = typeof OPERATIONS

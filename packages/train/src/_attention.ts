@@ -1,4 +1,5 @@
-import type { Floats, Matmul } from './matmul.js'
+import { probabilityStride } from '@polygraft/kernels'
+import type { Floats } from './matmul.js'
 
 /** A document in a batch: tokens [begin, end), which see one another and nothing else. */
 export interface Segment {
@@ -10,66 +11,118 @@ export interface Segment {
   readonly experts?: readonly number[]
 }
 
-/** Sizes of an attention layer over T tokens. */
+/** Sizes of an attention layer. */
 export interface AttentionShape {
-  readonly tokens: number
   readonly numHeads: number
   readonly numKeyValueHeads: number
   readonly headDim: number
   readonly window: number
 }
 
-/** Elements that `attention` keeps of the probabilities: L^2 for each head and each document of L tokens. */
-export function probabilitySize(segments: readonly Segment[], numHeads: number): number {
-  return segments.reduce((sum, { begin, end }) => sum + (end - begin) ** 2 * numHeads, 0)
+/** Where the documents of a batch are, and their probabilities. */
+export interface DocumentTable {
+  readonly count: number
+  /** Three for each: the first token, how many, and the element of the probabilities where its own begin. */
+  readonly words: Int32Array
+  /** Tokens of the longest. */
+  readonly longest: number
+  /** Elements of all probabilities: for each head and document of L tokens L rows of L, rounded up to a multiple of 4. */
+  readonly size: number
 }
 
-type Head = (q: number, kv: number, p: number, length: number) => void
-
-/** Calls `run` for each document and head: offsets into q and o, into k and v, into the probabilities; the document's length. */
-function forEachHead(shape: AttentionShape, segments: readonly Segment[], run: Head): void {
-  const { tokens, numHeads, numKeyValueHeads, headDim } = shape
-  const group = numHeads / numKeyValueHeads
-  let p = 0
-  for (const { begin, end } of segments)
-    for (let head = 0; head < numHeads; head++) {
-      const length = end - begin
-      const keyValueHead = Math.floor(head / group)
-      run((head * tokens + begin) * headDim, (keyValueHead * tokens + begin) * headDim, p, length)
-      p += length * length
-    }
-}
-
-/**
- * Causal softmax(q k^T / sqrt(D)) v within each document. q, o: head-major [heads, T, D]; k, v: [key-value heads, T, D].
- * Keeps the probabilities, zeros where a position does not see, in `p`.
- */
-export function attention(
-  matmul: Matmul,
-  shape: AttentionShape,
+/** @param allocate Gives the memory of the words. */
+export function documentTable(
   segments: readonly Segment[],
+  numHeads: number,
+  allocate: (length: number) => Int32Array,
+): DocumentTable {
+  const words = allocate(segments.length * 3)
+  let [size, longest] = [0, 0]
+  for (const [i, { begin, end }] of segments.entries()) {
+    const length = end - begin
+    words.set([begin, length, size], i * 3)
+    size += numHeads * length * probabilityStride(length)
+    longest = Math.max(longest, length)
+  }
+  return { count: segments.length, words, longest, size }
+}
+
+/** Rows of one head of one document: elements from row to row, and where the first begins. */
+interface Head {
+  readonly length: number
+  readonly q: number
+  readonly qStride: number
+  readonly kv: number
+  readonly kvStride: number
+  readonly p: number
+  readonly pStride: number
+}
+
+function heads(
+  { numHeads, numKeyValueHeads, headDim }: AttentionShape,
+  { count, words }: DocumentTable,
+): Head[] {
+  const [qStride, kvStride] = [numHeads * headDim, numKeyValueHeads * headDim]
+  return Array.from({ length: count * numHeads }, (_, i): Head => {
+    const [document, head] = [Math.floor(i / numHeads), i % numHeads]
+    const [begin, length, p] = words.subarray(document * 3, document * 3 + 3) as unknown as [
+      number,
+      number,
+      number,
+    ]
+    const pStride = probabilityStride(length)
+    const keyValueHead = Math.floor((head * numKeyValueHeads) / numHeads)
+    return {
+      length,
+      q: begin * qStride + head * headDim,
+      qStride,
+      kv: begin * kvStride + keyValueHead * headDim,
+      kvStride,
+      p: p + head * length * pStride,
+      pStride,
+    }
+  })
+}
+
+/** `Compute.attention` in plain TypeScript. */
+export function attention(
+  shape: AttentionShape,
+  documents: DocumentTable,
   q: Floats,
   k: Floats,
   v: Floats,
   p: Floats,
   o: Floats,
 ): void {
-  const { headDim: d, window } = shape
-  const scale = 1 / Math.sqrt(d)
-  forEachHead(shape, segments, (qAt, kvAt, pAt, length) => {
-    const size = length * d
-    const scores = p.subarray(pAt, pAt + length * length)
-    matmul.nt(length, length, d, q.subarray(qAt, qAt + size), k.subarray(kvAt, kvAt + size), scores, false)
-    causalSoftmax(scores, length, scale, window)
-    matmul.nn(length, d, length, scores, v.subarray(kvAt, kvAt + size), o.subarray(qAt, qAt + size), false)
-  })
+  const { headDim: D, window } = shape
+  const scale = 1 / Math.sqrt(D)
+  for (const head of heads(shape, documents))
+    for (let i = 0; i < head.length; i++) {
+      const [row, at] = [head.p + i * head.pStride, head.q + i * head.qStride]
+      const first = Math.max(0, i - window + 1)
+      p.fill(0, row, row + head.pStride)
+      let highest = -Infinity
+      for (let j = first; j <= i; j++) {
+        p[row + j] = dot(q, at, k, head.kv + j * head.kvStride, D) * scale
+        highest = Math.max(highest, p[row + j]!)
+      }
+      let sum = 0
+      for (let j = first; j <= i; j++) {
+        p[row + j] = Math.exp(p[row + j]! - highest)
+        sum += p[row + j]!
+      }
+      o.fill(0, at, at + D)
+      for (let j = first; j <= i; j++) {
+        p[row + j]! /= sum
+        addScaled(p[row + j]!, v, head.kv + j * head.kvStride, o, at, D)
+      }
+    }
 }
 
-/** dq replaces; dk and dv are added to, since several heads share them. `scratch`: two times the longest document's length squared. */
+/** `Compute.attentionBackward` in plain TypeScript. */
 export function attentionBackward(
-  matmul: Matmul,
   shape: AttentionShape,
-  segments: readonly Segment[],
+  documents: DocumentTable,
   q: Floats,
   k: Floats,
   v: Floats,
@@ -78,49 +131,35 @@ export function attentionBackward(
   dq: Floats,
   dk: Floats,
   dv: Floats,
-  scratch: Floats,
 ): void {
-  const { headDim: d } = shape
-  const scale = 1 / Math.sqrt(d)
-  forEachHead(shape, segments, (qAt, kvAt, pAt, length) => {
-    const size = length * d
-    const at = (x: Floats, begin: number) => x.subarray(begin, begin + size)
-    const probabilities = p.subarray(pAt, pAt + length * length)
-    const dp = scratch.subarray(0, length * length)
-    matmul.nt(length, length, d, at(dO, qAt), at(v, kvAt), dp, false)
-    softmaxBackward(probabilities, dp, length, scale)
-    matmul.nn(length, d, length, dp, at(k, kvAt), at(dq, qAt), false)
-    matmul.tn(length, d, length, dp, at(q, qAt), at(dk, kvAt), true)
-    matmul.tn(length, d, length, probabilities, at(dO, qAt), at(dv, kvAt), true)
-  })
-}
-
-function causalSoftmax(scores: Floats, length: number, scale: number, window: number): void {
-  for (let i = 0; i < length; i++) {
-    const at = i * length
-    const first = Math.max(0, i - window + 1)
-    let highest = -Infinity
-    for (let j = first; j <= i; j++) if (scores[at + j]! > highest) highest = scores[at + j]!
-    let sum = 0
-    for (let j = first; j <= i; j++) {
-      const e = Math.exp((scores[at + j]! - highest) * scale)
-      scores[at + j] = e
-      sum += e
+  const { headDim: D } = shape
+  const scale = 1 / Math.sqrt(D)
+  const dp = new Float64Array(documents.longest)
+  for (const head of heads(shape, documents))
+    for (let i = 0; i < head.length; i++) {
+      const [row, at] = [head.p + i * head.pStride, head.q + i * head.qStride]
+      let along = 0
+      for (let j = 0; j <= i; j++) {
+        dp[j] = dot(dO, at, v, head.kv + j * head.kvStride, D)
+        along += p[row + j]! * dp[j]!
+      }
+      dq.fill(0, at, at + D)
+      for (let j = 0; j <= i; j++) {
+        const key = head.kv + j * head.kvStride
+        const d = p[row + j]! * (dp[j]! - along) * scale
+        addScaled(d, k, key, dq, at, D)
+        addScaled(d, q, at, dk, key, D)
+        addScaled(p[row + j]!, dO, at, dv, key, D)
+      }
     }
-    const by = 1 / sum
-    for (let j = first; j <= i; j++) scores[at + j]! *= by
-    scores.fill(0, at, at + first)
-    scores.fill(0, at + i + 1, at + length)
-  }
 }
 
-/** dp -> d scores: p (dp - sum(p dp)) scale, in place. */
-function softmaxBackward(p: Floats, dp: Floats, length: number, scale: number): void {
-  for (let i = 0; i < length; i++) {
-    const at = i * length
-    let along = 0
-    for (let j = 0; j <= i; j++) along += p[at + j]! * dp[at + j]!
-    for (let j = 0; j <= i; j++) dp[at + j] = p[at + j]! * (dp[at + j]! - along) * scale
-    dp.fill(0, at + i + 1, at + length)
-  }
+function dot(a: Floats, aAt: number, b: Floats, bAt: number, count: number): number {
+  let sum = 0
+  for (let i = 0; i < count; i++) sum += a[aAt + i]! * b[bAt + i]!
+  return sum
+}
+
+function addScaled(by: number, x: Floats, xAt: number, y: Floats, yAt: number, count: number): void {
+  for (let i = 0; i < count; i++) y[yAt + i]! += by * x[xAt + i]!
 }

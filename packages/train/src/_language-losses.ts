@@ -95,8 +95,8 @@ function publishedRow(
 
 export function logSumExp(row: Floats | readonly number[]): number {
   let highest = -Infinity
-  for (const value of row) highest = Math.max(highest, value)
+  for (let i = 0; i < row.length; i++) highest = Math.max(highest, row[i]!)
   let sum = 0
-  for (const value of row) sum += Math.exp(value - highest)
+  for (let i = 0; i < row.length; i++) sum += Math.exp(row[i]! - highest)
   return highest + Math.log(sum)
 }

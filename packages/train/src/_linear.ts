@@ -1,17 +1,18 @@
-import type { Floats, Matmul } from './matmul.js'
+import type { Compute } from './compute.js'
+import type { Floats } from './matmul.js'
 import type { Linear } from './parameters.js'
 
 /** y [rows, out] = x [rows, in] W^T + b; with `add` added to y. */
 export function linear(
-  matmul: Matmul,
+  compute: Compute,
   { weight, bias, out, in: width }: Linear,
   rows: number,
   x: Floats,
   y: Floats,
   add = false,
 ): void {
-  matmul.nt(rows, out, width, x, weight.value, y, add)
-  if (bias) addBias(y, bias.value, rows, out)
+  compute.nt(rows, out, width, x, weight.value, y, add)
+  if (bias) compute.addBias(y, bias.value, rows, out)
 }
 
 /**
@@ -19,7 +20,7 @@ export function linear(
  * is left out.
  */
 export function linearBackward(
-  matmul: Matmul,
+  compute: Compute,
   { weight, bias, out, in: width }: Linear,
   rows: number,
   x: Floats,
@@ -27,15 +28,7 @@ export function linearBackward(
   dx: Floats | undefined,
   add: boolean,
 ): void {
-  if (weight.gradient) matmul.tn(out, width, rows, dy, x, weight.gradient, true)
-  if (bias?.gradient) addColumns(bias.gradient, dy, rows, out)
-  if (dx) matmul.nn(rows, width, out, dy, weight.value, dx, add)
-}
-
-function addBias(y: Floats, bias: Floats, rows: number, out: number): void {
-  for (let i = 0; i < rows; i++) for (let j = 0; j < out; j++) y[i * out + j]! += bias[j]!
-}
-
-function addColumns(sums: Floats, dy: Floats, rows: number, out: number): void {
-  for (let i = 0; i < rows; i++) for (let j = 0; j < out; j++) sums[j]! += dy[i * out + j]!
+  if (weight.gradient) compute.tn(out, width, rows, dy, x, weight.gradient, true)
+  if (bias?.gradient) compute.addColumns(bias.gradient, dy, rows, out)
+  if (dx) compute.nn(rows, width, out, dy, weight.value, dx, add)
 }

@@ -1,3 +1,4 @@
+import type { AdamWStep } from './compute.js'
 import type { Floats } from './matmul.js'
 import type { Tensors } from './parameters.js'
 
@@ -17,7 +18,7 @@ export interface AdamWState {
 }
 
 /**
- * One step of AdamW in place, for every tensor in `gradients`.
+ * One step of AdamW in place, for every tensor in `gradients`, in plain TypeScript.
  * @param step counts from 1.
  */
 export function adamW(
@@ -29,38 +30,28 @@ export function adamW(
   options: AdamWOptions,
 ): void {
   for (const [name, gradient] of gradients)
-    update(values.get(name)!, gradient, first.get(name)!, second.get(name)!, step, rate, options)
+    adamWTensor(values.get(name)!, gradient, first.get(name)!, second.get(name)!, {
+      ...{ ...options, factor: 1, rate, step },
+    })
 }
 
-function update(
+/** `Compute.adamW` in plain TypeScript. */
+export function adamWTensor(
   value: Floats,
   gradient: Floats,
   first: Floats,
   second: Floats,
-  step: number,
-  rate: number,
-  { beta1, beta2, eps, weightDecay }: AdamWOptions,
+  { factor, beta1, beta2, eps, rate, weightDecay, step }: AdamWStep,
 ): void {
   const size = rate / (1 - beta1 ** step)
   const root = Math.sqrt(1 - beta2 ** step)
   for (let i = 0; i < value.length; i++) {
-    const g = gradient[i]!
+    const g = factor * gradient[i]!
     first[i] = beta1 * first[i]! + (1 - beta1) * g
     second[i] = beta2 * second[i]! + (1 - beta2) * g * g
     const decayed = value[i]! * (1 - rate * weightDecay)
     value[i] = decayed - (size * first[i]!) / (Math.sqrt(second[i]!) / root + eps)
   }
-}
-
-/** Scales all gradients so that their common norm is at most `limit`; returns the norm before (F64, in the map's order). */
-export function clipGradients(gradients: Tensors, limit: number): number {
-  let squares = 0
-  for (const gradient of gradients.values()) for (const g of gradient) squares += g * g
-  const norm = Math.sqrt(squares)
-  if (norm > limit)
-    for (const gradient of gradients.values())
-      for (let i = 0; i < gradient.length; i++) gradient[i]! *= limit / norm
-  return norm
 }
 
 /** Linear warm-up times a cosine from `peak` to `floor` * `peak` over `steps`; `step` counts from 0. */

@@ -1,21 +1,8 @@
 /** Values of one precision: F32 in training; F64 where a test compares gradients with finite differences. */
 export type Floats = Float32Array | Float64Array
 
-/**
- * The three products that a linear layer and its gradients are made of, row-major. With `add` the result is added to `c`, else it
- * replaces it. Operands never overlap. Sums run over k in a fixed order, so equal inputs give equal bytes.
- */
-export interface Matmul {
-  /** c [m, n] = a [m, k] b [n, k]^T: y = x W^T. */
-  nt(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, add: boolean): void
-  /** c [m, n] = a [m, k] b [k, n]: dx = dy W. */
-  nn(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, add: boolean): void
-  /** c [m, n] = a [k, m]^T b [k, n]: dW = dy^T x. */
-  tn(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, add: boolean): void
-}
-
-/** The products in plain TypeScript, in the precision of their operands: the reference, and the one for F64. */
-export const plainMatmul: Matmul = { nt, nn, tn }
+/** The products of `Compute` in plain TypeScript. */
+export const plainMatmul = { nt, nn, tn }
 
 function nt(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, add: boolean): void {
   for (let i = 0; i < m; i++)

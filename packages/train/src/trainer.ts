@@ -1,6 +1,7 @@
+import type { Team } from '@polygraft/engine'
 import { ModelError } from '@polygraft/tensor'
 import type { RouterLosses } from './_language-losses.js'
-import { type AdamWOptions, adamW, clipGradients, cosineRate } from './adamw.js'
+import { type AdamWOptions, cosineRate } from './adamw.js'
 import type { DecoderSpec } from './decoder-spec.js'
 import { type Batch, lossAndGradients } from './loss-and-gradients.js'
 import type { Floats } from './matmul.js'
@@ -18,6 +19,8 @@ export interface TrainerOptions {
   readonly clip: number
   readonly adam: AdamWOptions
   readonly losses: RouterLosses
+  /** Whose threads compute; the calling one alone where it is left out. */
+  readonly team?: Team
 }
 
 /** What a step did. */
@@ -62,21 +65,21 @@ export function createTrainer(
   trained: ReadonlyMap<string, number>,
   options: TrainerOptions,
 ): Trainer {
-  const workspace = createWorkspace()
+  const workspace = createWorkspace(options.team)
+  const { compute } = workspace
   const size = (name: string) => shapes.get(name)!.reduce((product, n) => product * n, 1)
   const names = [...shapes.keys()]
-  const values = new Map(names.map((name) => [name, workspace.allocate(size(name))]))
-  const gradients = new Map([...trained.keys()].map((name) => [name, workspace.allocate(size(name))]))
-  const moments = () =>
-    new Map([...trained.keys()].map((name): [string, Floats] => [name, new Float32Array(size(name))]))
-  const state = { first: moments(), second: moments() }
-  const groups = rateGroups(trained, shapes)
+  const zeros = (of: Iterable<string>): Map<string, Floats> =>
+    new Map([...of].map((name) => [name, workspace.allocate(size(name)).fill(0)]))
+  const values = zeros(names)
+  const gradients = zeros(trained.keys())
+  const state = { first: zeros(trained.keys()), second: zeros(trained.keys()) }
   const trainer: Trainer = {
     values,
     ...state,
     step: 0,
     update(batches) {
-      for (const gradient of gradients.values()) gradient.fill(0)
+      for (const gradient of gradients.values()) compute.clear(gradient)
       const counts = new Float64Array(spec.numExperts)
       const { losses } = options
       const onRouting = (slots: readonly number[]) =>
@@ -87,17 +90,20 @@ export function createTrainer(
       for (const batch of batches)
         loss +=
           lossAndGradients(spec, values, gradients, batch, { losses, workspace, onRouting }) / batches.length
-      if (batches.length > 1) scale(gradients, 1 / batches.length)
-      const gradientNorm = clipGradients(gradients, options.clip)
+      const share = 1 / batches.length
+      const gradientNorm = share * Math.sqrt(compute.squares([...gradients.values()]))
       if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm))
         throw notFinite(trainer.step + 1, loss, gradients)
       const peak = cosineRate(trainer.step, { ...options, peak: options.rate })
       trainer.step++
-      for (const { factor, decays, names } of groups) {
-        const group = new Map(names.map((name) => [name, gradients.get(name)!]))
-        const adam = decays ? options.adam : { ...options.adam, weightDecay: 0 }
-        adamW(values, group, state, trainer.step, peak * factor, adam)
+      const factor = share * Math.min(1, options.clip / gradientNorm)
+      for (const [name, gradient] of gradients) {
+        const weightDecay = shapes.get(name)!.length > 1 ? options.adam.weightDecay : 0
+        const rate = peak * trained.get(name)!
+        const numbers = { ...options.adam, factor, rate, weightDecay, step: trainer.step }
+        compute.adamW(values.get(name)!, gradient, state.first.get(name)!, state.second.get(name)!, numbers)
       }
+      compute.flush()
       const slots = counts.reduce((sum, count) => sum + count, 0)
       return {
         step: trainer.step,
@@ -113,22 +119,6 @@ export function createTrainer(
     },
   }
   return trainer
-}
-
-/** Trained tensors by factor, matrices apart from vectors. */
-function rateGroups(trained: ReadonlyMap<string, number>, shapes: ReadonlyMap<string, readonly number[]>) {
-  const groups = new Map<string, { factor: number; decays: boolean; names: string[] }>()
-  for (const [name, factor] of trained) {
-    const decays = shapes.get(name)!.length > 1
-    const group = groups.get(`${factor} ${decays}`) ?? { factor, decays, names: [] }
-    groups.set(`${factor} ${decays}`, group)
-    group.names.push(name)
-  }
-  return [...groups.values()]
-}
-
-function scale(gradients: Tensors, by: number): void {
-  for (const gradient of gradients.values()) for (let i = 0; i < gradient.length; i++) gradient[i]! *= by
 }
 
 function notFinite(step: number, loss: number, gradients: Tensors): ModelError {

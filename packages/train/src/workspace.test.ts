@@ -42,7 +42,7 @@ function simd() {
       return [name, place]
     }),
   )
-  const gradients = new Map(drawn.map(([name, value]) => [name, workspace.allocate(value.length)]))
+  const gradients = new Map(drawn.map(([name, value]) => [name, workspace.allocate(value.length).fill(0)]))
   return { workspace, values, gradients }
 }
 

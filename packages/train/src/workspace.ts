@@ -1,20 +1,20 @@
-import {
-  createKernelMemory,
-  createMatmul,
-  growKernelMemory,
-  type KernelMemory,
-  MATMUL_SCRATCH_BYTES,
-} from '@polygraft/kernels'
+import { createSoloTeam, type Team } from '@polygraft/engine'
+import { growKernelMemory, type KernelMemory } from '@polygraft/kernels'
 import { ModelError } from '@polygraft/tensor'
-import { type Floats, type Matmul, plainMatmul } from './matmul.js'
+import { teamCompute } from './_team-compute.js'
+import type { Compute } from './compute.js'
+import type { Floats } from './matmul.js'
 import type { Tensors } from './parameters.js'
+import { plainCompute } from './plain-compute.js'
 
-/** The memory that training computes in, and its products. What is released is used again. */
+/** The memory that training computes in, and what computes there. What is released is used again. */
 export interface Workspace {
   /** Operands lie in this workspace. */
-  readonly matmul: Matmul
-  /** Zeros. The view stays valid while the memory grows. */
+  readonly compute: Compute
+  /** Undefined contents. The view stays valid while the memory grows. */
   allocate(length: number): Floats
+  /** The same for indices. */
+  allocateWords(length: number): Int32Array
   /** How far the memory is used; `release` of it frees all that was allocated since. */
   mark(): number
   release(mark: number): void
@@ -26,48 +26,53 @@ const ALIGNMENT = 16
 const GROWTH_BYTES = 16 * 2 ** 20
 
 /**
- * A workspace in F32 with SIMD products (`createMatmul` of `@polygraft/kernels`), up to 4 GiB. A product's bits depend on its operands
- * alone.
+ * A workspace in F32 with SIMD loops and products, up to 4 GiB, on the threads of `team` (`createTeam` of `@polygraft/engine`; the calling
+ * thread alone where it is left out). The bits of a result do not depend on how many there are. A team serves one workspace.
  * @throws ModelError "out-of-memory" once the 4 GiB are spent.
  */
-export function createWorkspace(): Workspace {
-  // Shared, since only shared memory grows without taking its views away.
-  const memory = createKernelMemory(GROWTH_BYTES, true)
-  const products = createMatmul(memory, 0)
-  let used = Math.ceil(MATMUL_SCRATCH_BYTES / ALIGNMENT) * ALIGNMENT
-  let peakBytes = used
-  const matmul =
-    (form: 'NT' | 'NN' | 'TN') =>
-    (...[m, n, k, a, b, c, adds]: Parameters<Matmul['nt']>) => {
-      if (m * n * k === 0) return
-      products.multiply({ form, m, n, k, a: a.byteOffset, b: b.byteOffset, c: c.byteOffset, adds })
-    }
+export function createWorkspace(team: Team = createSoloTeam()): Workspace {
+  const { memory } = team
+  const begin = team.begin
+  let used = begin
+  let peakBytes = 0
+  const place = (length: number) => {
+    const address = used
+    const end = address + Math.ceil((length * 4) / ALIGNMENT) * ALIGNMENT
+    if (end > memory.buffer.byteLength) grow(memory, end)
+    used = end
+    peakBytes = Math.max(peakBytes, end - begin)
+    return address
+  }
+  const allocate = (length: number) => {
+    const address = place(length)
+    return new Float32Array(memory.buffer, address, length)
+  }
+  const mark = () => used
+  const release = (to: number) => {
+    used = to
+  }
   return {
-    matmul: { nt: matmul('NT'), nn: matmul('NN'), tn: matmul('TN') },
-    allocate(length) {
-      const begin = used
-      const end = begin + Math.ceil((length * 4) / ALIGNMENT) * ALIGNMENT
-      if (end > memory.buffer.byteLength) grow(memory, end)
-      used = end
-      peakBytes = Math.max(peakBytes, end)
-      return new Float32Array(memory.buffer, begin, length).fill(0)
+    compute: teamCompute(team, { allocate, mark, release }),
+    allocate,
+    allocateWords(length) {
+      const address = place(length)
+      return new Int32Array(memory.buffer, address, length)
     },
-    mark: () => used,
-    release(mark) {
-      used = mark
-    },
+    mark,
+    release,
     get peakBytes() {
       return peakBytes
     },
   }
 }
 
-/** Ordinary arrays and plain products in the precision of `values`. */
+/** Ordinary arrays and plain loops in the precision of `values`. */
 export function plainWorkspace(values: Tensors): Workspace {
   const isDouble = [...values.values()].some((value) => value instanceof Float64Array)
   return {
-    matmul: plainMatmul,
+    compute: plainCompute,
     allocate: (length) => (isDouble ? new Float64Array(length) : new Float32Array(length)),
+    allocateWords: (length) => new Int32Array(length),
     mark: () => 0,
     release() {},
     peakBytes: 0,

@@ -34,7 +34,9 @@ async function measure(folder: string): Promise<void> {
       return [name, value]
     }),
   )
-  const gradients = new Map([...values].map(([name, { length }]) => [name, workspace.allocate(length)]))
+  const gradients = new Map(
+    [...values].map(([name, { length }]) => [name, workspace.allocate(length).fill(0)]),
+  )
   const batch = {
     tokens: Int32Array.from(given.tokens),
     targets: Int32Array.from(given.targets),

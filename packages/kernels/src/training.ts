@@ -1,0 +1,228 @@
+import {
+  generateAdamW,
+  generateCombine,
+  generateGather,
+  generateRotate,
+  generateSpread,
+  generateSquares,
+} from './_indexed-codegen.js'
+import {
+  generateCausalSoftmax,
+  generateNorm,
+  generateNormBackward,
+  generateSilu,
+  generateSiluBackward,
+  generateSoftmaxBackward,
+  generateWeightedSoftmax,
+} from './_rows-codegen.js'
+import type { Code } from './_wasm.js'
+import { instantiateOver, type KernelMemory } from './_wasm-run.js'
+import { referenceTrainingLoops } from './training-reference.js'
+
+/** Working space of one thread. Unit: bytes. */
+export const TRAINING_SCRATCH_BYTES = 64
+
+/** Numbers of one step of AdamW (arXiv:1711.05101). */
+export interface AdamWScalars {
+  /** On the gradient: what clipping and accumulation leave of it. */
+  readonly factor: number
+  readonly beta1: number
+  readonly beta2: number
+  readonly eps: number
+  readonly rate: number
+  /** Decoupled: a value is multiplied by 1 - rate * weightDecay. */
+  readonly weightDecay: number
+  /** Counts from 1. */
+  readonly step: number
+}
+
+/**
+ * The loops of training that are no products. Operands are addresses (bytes, multiples of 4) of F32 in one memory, indices are words. All
+ * arithmetic is F32, every step rounded, but for squares; sums over a row go lane by lane (element i to lane i mod 4), then
+ * (0 + 1) + (2 + 3). Rows follow one another without gaps.
+ */
+export interface TrainingLoops {
+  /** RMSNorm (arXiv:1910.07467): r = 1 / sqrt(mean(x^2) + eps) to scales [rows], y = x r weight; x, y [rows, width]. */
+  norm(x: number, weight: number, y: number, scales: number, rows: number, width: number, eps: number): void
+  /** dx = or += weight dy r - x r^3 sum(weight dy x) / width. */
+  normBackward(
+    x: number,
+    weight: number,
+    scales: number,
+    dy: number,
+    dx: number,
+    rows: number,
+    width: number,
+    adds: boolean,
+  ): void
+  /** hidden = gate sigmoid(gate) up. */
+  silu(gate: number, up: number, hidden: number, count: number): void
+  /** gate and up become their gradients, given that of hidden. */
+  siluBackward(gate: number, up: number, dHidden: number, count: number): void
+  /** Row i of scores [rows, stride] becomes softmax(scale x) over elements max(0, i - window + 1) to i, and 0 elsewhere. Stride: a multiple of 4. */
+  causalSoftmax(scores: number, rows: number, stride: number, window: number, scale: number): void
+  /** dp of row i = p (dp - sum(p dp)) scale; `p` as causalSoftmax leaves it, 0 beyond element i. */
+  softmaxBackward(p: number, dp: number, rows: number, stride: number, scale: number): void
+  /** x [rows, width] = softmax(x) weights[row]; the row's maximum and its sum of e^(x - maximum) to stats [rows, 2]. */
+  weightedSoftmax(x: number, rows: number, width: number, weights: number, stats: number): void
+  /**
+   * RoPE (arXiv:2104.09864) in place on x [rows, heads, headDim] with cos and sin [rows, rotated / 2]: elements i and i + rotated / 2 turn
+   * together; `isBack` turns the other way, which is the gradient.
+   */
+  rotate(
+    x: number,
+    cos: number,
+    sin: number,
+    rows: number,
+    heads: number,
+    headDim: number,
+    rotated: number,
+    isBack: boolean,
+  ): void
+  /** out row i = x row indices[i]. */
+  gather(x: number, indices: number, out: number, count: number, width: number): void
+  /** out row t += the sum over s of weights[t, s] y row places[t, s], in the order of s; places and weights [rows, topK]. */
+  combine(
+    y: number,
+    places: number,
+    weights: number,
+    out: number,
+    rows: number,
+    topK: number,
+    width: number,
+  ): void
+  /** With d row sources[i]: dots[i] = d . y row i, dy row i = weights[i] d. */
+  spread(
+    d: number,
+    sources: number,
+    y: number,
+    weights: number,
+    dy: number,
+    dots: number,
+    count: number,
+    width: number,
+  ): void
+  adamW(
+    value: number,
+    gradient: number,
+    first: number,
+    second: number,
+    count: number,
+    scalars: AdamWScalars,
+  ): void
+  /** The sum of squares in F64. */
+  squares(x: number, count: number): number
+}
+
+/**
+ * The loops in SIMD; where a width is no multiple of 4 those in plain TypeScript, which give the same bits.
+ * @param scratch Address of TRAINING_SCRATCH_BYTES, a multiple of 16.
+ */
+export function createTrainingLoops(memory: KernelMemory, scratch: number): TrainingLoops {
+  const plain = referenceTrainingLoops(memory)
+  const made = new Map<string, (...args: number[]) => void>()
+  let floats = new Float32Array(memory.buffer)
+  let doubles = new Float64Array(memory.buffer)
+
+  function kernel(key: string, code: (limits: Code) => Uint8Array<ArrayBuffer>) {
+    const run = made.get(key) ?? instantiateOver(`training ${key}`, code, memory)
+    made.set(key, run)
+    return run
+  }
+
+  /** The scratch's address, with numbers in it. */
+  function scalars(...values: number[]): number {
+    refresh()
+    floats.set(values, scratch / 4)
+    return scratch
+  }
+
+  function refresh(): void {
+    if (floats.buffer === memory.buffer) return
+    floats = new Float32Array(memory.buffer)
+    doubles = new Float64Array(memory.buffer)
+  }
+
+  return {
+    norm(x, weight, y, scales, rows, width, eps) {
+      if (width % 4) return plain.norm(x, weight, y, scales, rows, width, eps)
+      if (rows === 0) return
+      kernel('norm', generateNorm)(x, weight, y, scales, rows, width / 4, scalars(eps, width))
+    },
+    normBackward(x, weight, scales, dy, dx, rows, width, adds) {
+      if (width % 4) return plain.normBackward(x, weight, scales, dy, dx, rows, width, adds)
+      if (rows === 0) return
+      const run = kernel(`norm backward ${adds}`, (limits) => generateNormBackward(adds, limits))
+      run(x, weight, scales, dy, dx, rows, width / 4, scalars(width))
+    },
+    silu(gate, up, hidden, count) {
+      const whole = count - (count % 4)
+      if (whole > 0) kernel('silu', generateSilu)(gate, up, hidden, whole / 4)
+      plain.silu(gate + whole * 4, up + whole * 4, hidden + whole * 4, count - whole)
+    },
+    siluBackward(gate, up, dHidden, count) {
+      const whole = count - (count % 4)
+      if (whole > 0) kernel('silu backward', generateSiluBackward)(gate, up, dHidden, whole / 4)
+      plain.siluBackward(gate + whole * 4, up + whole * 4, dHidden + whole * 4, count - whole)
+    },
+    causalSoftmax(scores, rows, stride, window, scale) {
+      if (rows === 0) return
+      kernel('causal softmax', generateCausalSoftmax)(scores, rows, stride * 4, window, scalars(scale))
+    },
+    softmaxBackward(p, dp, rows, stride, scale) {
+      if (rows === 0) return
+      kernel('softmax backward', generateSoftmaxBackward)(p, dp, rows, stride * 4, scalars(scale))
+    },
+    weightedSoftmax(x, rows, width, weights, stats) {
+      if (width % 4) return plain.weightedSoftmax(x, rows, width, weights, stats)
+      if (rows > 0) kernel('weighted softmax', generateWeightedSoftmax)(x, rows, width / 4, weights, stats)
+    },
+    rotate(x, cos, sin, rows, heads, headDim, rotated, isBack) {
+      if (rotated % 8) return plain.rotate(x, cos, sin, rows, heads, headDim, rotated, isBack)
+      if (rows === 0) return
+      const run = kernel(`rotate ${isBack}`, (limits) => generateRotate(isBack, limits))
+      run(x, cos, sin, rows, heads, headDim * 4, rotated * 2, rotated / 8)
+    },
+    gather(x, indices, out, count, width) {
+      if (width % 4) return plain.gather(x, indices, out, count, width)
+      if (count > 0) kernel('gather', generateGather)(x, indices, out, count, width / 4, width * 4)
+    },
+    combine(y, places, weights, out, rows, topK, width) {
+      if (width % 4) return plain.combine(y, places, weights, out, rows, topK, width)
+      if (rows === 0) return
+      kernel('combine', generateCombine)(y, places, weights, out, rows, topK, width / 4, width * 4)
+    },
+    spread(d, sources, y, weights, dy, dots, count, width) {
+      if (width % 4) return plain.spread(d, sources, y, weights, dy, dots, count, width)
+      if (count === 0) return
+      kernel('spread', generateSpread)(d, sources, y, weights, dy, dots, count, width / 4, width * 4)
+    },
+    adamW(value, gradient, first, second, count, numbers) {
+      const whole = count - (count % 4)
+      if (whole > 0)
+        kernel(
+          'adamw',
+          generateAdamW,
+        )(...[value, gradient, first, second, whole / 4, scalars(...adamWNumbers(numbers))])
+      const [a, b, c, d] = [value, gradient, first, second].map((address) => address + whole * 4)
+      plain.adamW(a!, b!, c!, d!, count - whole, numbers)
+    },
+    squares(x, count) {
+      const whole = count - (count % 4)
+      refresh()
+      doubles.fill(0, scratch / 8, scratch / 8 + 4)
+      if (whole > 0) kernel('squares', generateSquares)(x, whole / 4, scratch)
+      for (let i = whole; i < count; i++) doubles[scratch / 8 + (i % 4)]! += floats[x / 4 + i]! ** 2
+      const [a, b, c, d] = doubles.subarray(scratch / 8, scratch / 8 + 4)
+      return a! + b! + (c! + d!)
+    },
+  }
+}
+
+/** The nine numbers that a step computes with. */
+export function adamWNumbers(scalars: AdamWScalars): number[] {
+  const { factor, beta1, beta2, eps, rate, weightDecay, step } = scalars
+  const size = rate / (1 - beta1 ** step)
+  const root = Math.sqrt(1 - beta2 ** step)
+  return [factor, beta1, 1 - beta1, beta2, 1 - beta2, 1 - rate * weightDecay, size, root, eps]
+}
