@@ -1,6 +1,7 @@
 import type { KernelMemory } from './_wasm-run.js'
 import { createMatmul, MATMUL_SCRATCH_BYTES, type Matmul } from './matmul.js'
-import { createTrainingLoops, TRAINING_SCRATCH_BYTES, type TrainingLoops } from './training.js'
+import { createTrainingLoops, TRAINING_SCRATCH_BYTES } from './training.js'
+import type { TrainingLoops } from './training-loops.js'
 import { createVectors, VECTOR_SCRATCH_BYTES, type Vectors } from './vectors.js'
 
 /** What one thread computes with: loops, and views of the memory that follow its growth. */

@@ -79,11 +79,7 @@ export { scalarKernel } from './scalar.js'
 export { compileKernel, simdKernel } from './simd.js'
 export { addStatistics, createStatistics, type Statistics } from './statistics.js'
 export { orthonormalize, type Svd, svd } from './svd.js'
-export {
-  type AdamWScalars,
-  createTrainingLoops,
-  TRAINING_SCRATCH_BYTES,
-  type TrainingLoops,
-} from './training.js'
+export { createTrainingLoops, TRAINING_SCRATCH_BYTES } from './training.js'
+export type { AdamWScalars, TrainingLoops } from './training-loops.js'
 export { referenceTrainingLoops } from './training-reference.js'
 export { createVectors, VECTOR_SCRATCH_BYTES, type Vectors } from './vectors.js'

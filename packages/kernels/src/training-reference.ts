@@ -1,6 +1,6 @@
 import { exponentialF32 } from './_exponential.js'
 import type { KernelMemory } from './_wasm-run.js'
-import { adamWNumbers, type TrainingLoops } from './training.js'
+import { adamWNumbers, type TrainingLoops } from './training-loops.js'
 
 const f = Math.fround
 

@@ -11,9 +11,13 @@ import {
 import type { AttentionShape, DocumentTable } from './_attention.js'
 import type { Compute } from './compute.js'
 import type { Floats } from './matmul.js'
-import type { Workspace } from './workspace.js'
 
-type Memory = Pick<Workspace, 'allocate' | 'mark' | 'release'>
+/** Of a workspace: where it computes. */
+interface Memory {
+  allocate(length: number): Floats
+  mark(): number
+  release(mark: number): void
+}
 
 /** The computation in F32 by a team's threads, SIMD all of it. No bit of a result depends on how many there are. */
 export function teamCompute(team: Team, memory: Memory): Compute {
