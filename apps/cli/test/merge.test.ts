@@ -227,10 +227,9 @@ experts:
       'weights that sum to zero',
       `merge_method: linear\n${models}  - model: ${BASE}\n    parameters: { weight: -1 }\n`,
       'zero-weights',
-      [1, 15],
+      [4, 27],
       undefined,
     ],
-    ['an unknown method', `merge_method: tie\n${models}`, 'bad-value', [1, 15], 'ties'],
     ['no YAML', 'merge_method: [\n', 'bad-yaml', undefined, undefined],
     ['no kind of recipe', 'merge_metod: linear\n', 'bad-recipe', [1, 1], 'merge_method'],
   ])('refuses %s, and writes nothing', async (_, text, code, at, word) => {

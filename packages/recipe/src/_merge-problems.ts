@@ -4,6 +4,7 @@ import type { MergeEnvironment } from './_merge-environment.js'
 import { placed } from './_placed.js'
 import { othersOf } from './_plan-problems.js'
 import { layerCount } from './_views.js'
+import type { Path } from './_yaml.js'
 import type { MergePlan } from './merge-plan.js'
 
 export function rangeProblems({ slices }: MergePlan, { models, yaml }: MergeEnvironment): Problem[] {
@@ -66,7 +67,7 @@ function pathOf({ slices, path }: MergePlan, name: string) {
   return input ? [...input.path, 'model'] : path
 }
 
-/** What goes wrong in `work` is told with the place of the merge and the names of its models. */
+/** What goes wrong in `work` is told with the place of the merge (of its first weight, where weights are wrong) and the names of its models. */
 export async function inPlan<T>(
   plan: MergePlan,
   { yaml }: MergeEnvironment,
@@ -79,7 +80,20 @@ export async function inPlan<T>(
       : text.replace(/\bmodel (\d+)\b/g, (all, i) => others[Number(i) - 1]?.model ?? all)
   return placed(yaml.place(plan.path), work, (problem) => ({
     ...problem,
+    ...(problem.code === 'zero-weights' ? yaml.place(weightPath(plan)) : {}),
+    ...(problem.code === 'missing-tensor' ? { next: NEXT_OF_MISSING } : {}),
     message: named(problem.message),
     ...(problem.received === undefined ? {} : { received: named(problem.received) }),
   }))
+}
+
+const NEXT_OF_MISSING =
+  'Use checkpoints of one model family and size, with all their shards; or name a tensor that is not needed under allow, with the reason.'
+
+/** Where the first weight stands: of a model, or else of the whole merge. */
+function weightPath({ slices, parameters, parameterPaths, path }: MergePlan): Path {
+  const input = slices.flatMap(({ inputs }) => inputs).find(({ parameters: own }) => own.weight !== undefined)
+  if (input) return [...input.path, 'parameters', 'weight']
+  const at = parameters.findIndex(({ weight }) => weight !== undefined)
+  return at < 0 ? path : [...parameterPaths[at]!, 'weight']
 }
