@@ -134,15 +134,32 @@ export function generateRow(dtype: PanelDType, limits: Code): Uint8Array<ArrayBu
   return moduleOf(7, 2 + ROW_PANELS, cells.length + 1 + DECODE_LOCALS, body, limits)
 }
 
-/**
- * Packing, of LANES rows or columns a call: element (lane, i) of the source to lane `lane` of step i, `run(source, bytes from lane to
- * lane, target, bytes from step to step, turns of LANES steps)`. The lanes' elements lie one after the other.
+/*
+ * Packing, of `groups` groups of lanes a call. All take `(source, its bytes from lane to lane or from step to step, target, bytes from step
+ * to step there, turns, groups, bytes from group to group of the source, and of the target)`. Counts are at least 1.
  */
+const [SOURCE, SOURCE_BYTES, TARGET, TARGET_BYTES, TURNS, GROUPS, SOURCE_GROUP, TARGET_GROUP] = [
+  0, 1, 2, 3, 4, 5, 6, 7,
+] as const
+const [TO, N] = [8, 9] as const
+
+/** Runs `begin`, then `turn` TURNS times, for every group. */
+function packingOf(begin: Code, turn: Code, pointers: number, v128s: number, limits: Code) {
+  const group = [
+    ...[set(TO, get(TARGET)), set(N, get(TURNS)), begin].flat(),
+    ...doWhile([...turn, ...step(N, -1)], get(N)),
+    ...set(SOURCE, i32.add(get(SOURCE), get(SOURCE_GROUP))),
+    ...set(TARGET, i32.add(get(TARGET), get(TARGET_GROUP))),
+    ...step(GROUPS, -1),
+  ]
+  return moduleOf(8, 2 + pointers, v128s, doWhile(group, get(GROUPS)), limits)
+}
+
+/** LANES lanes whose elements lie one after the other: element (lane, i) to lane `lane` of step i, LANES steps a turn. */
 export function generateTranspose(limits: Code): Uint8Array<ArrayBuffer> {
-  const [source, laneBytes, target, stepBytes, turns] = [0, 1, 2, 3, 4] as const
-  const pointer = (lane: number) => 5 + lane
-  const row = (lane: number) => 5 + LANES + lane
-  const half = (i: number) => 5 + 2 * LANES + i
+  const pointer = (lane: number) => 10 + lane
+  const row = (lane: number) => 10 + LANES + lane
+  const half = (i: number) => 10 + 2 * LANES + i
   const lanes = Array.from({ length: LANES }, (_, i) => i)
   const turn = [
     ...lanes.flatMap((lane) => set(row(lane), v128.load(get(pointer(lane)), 0))),
@@ -153,40 +170,33 @@ export function generateTranspose(limits: Code): Uint8Array<ArrayBuffer> {
     ...lanes.flatMap((i) => {
       const from = i < 2 ? [half(0), half(1)] : [half(2), half(3)]
       const column = shuffle32(get(from[0]!), get(from[1]!), i % 2 ? [2, 3, 6, 7] : [0, 1, 4, 5])
-      return [...v128.store(get(target), column, 0), ...set(target, i32.add(get(target), get(stepBytes)))]
+      return [...v128.store(get(TO), column, 0), ...set(TO, i32.add(get(TO), get(TARGET_BYTES)))]
     }),
     ...lanes.flatMap((lane) => step(pointer(lane), LANES * 4)),
-    ...step(turns, -1),
   ]
   const begin = lanes.flatMap((i) =>
-    set(pointer(i), i32.add(get(source), i32.mul(get(laneBytes), i32.const(i)))),
+    set(pointer(i), i32.add(get(SOURCE), i32.mul(get(SOURCE_BYTES), i32.const(i)))),
   )
-  return moduleOf(5, LANES, 2 * LANES, [...begin, ...doWhile(turn, get(turns))], limits)
+  return packingOf(begin, turn, LANES, 2 * LANES, limits)
 }
 
-/** `run(source, bytes from step to step there, target, bytes from step to step, steps)`: the LANES lanes of a step lie side by side in both. */
+/** LANES lanes that lie side by side in both, a step a turn. */
 export function generateCopy(limits: Code): Uint8Array<ArrayBuffer> {
-  const [source, sourceBytes, target, targetBytes, steps] = [0, 1, 2, 3, 4] as const
-  const turn = [
-    ...v128.store(get(target), v128.load(get(source), 0), 0),
-    ...set(source, i32.add(get(source), get(sourceBytes))),
-    ...set(target, i32.add(get(target), get(targetBytes))),
-    ...step(steps, -1),
-  ]
-  return moduleOf(5, 0, 0, doWhile(turn, get(steps)), limits)
+  const turn = v128.store(get(TO), v128.load(get(10), 0), 0)
+  return packingOf(set(10, get(SOURCE)), [...turn, ...onward], 1, 0, limits)
 }
 
-/** `run(source, its bytes from step to step, target, bytes from step to step, steps)`: one lane. */
+/** One lane, a step a turn. */
 export function generateLane(limits: Code): Uint8Array<ArrayBuffer> {
-  const [source, sourceBytes, target, targetBytes, steps] = [0, 1, 2, 3, 4] as const
-  const turn = [
-    ...i32.store(get(target), i32.load(get(source))),
-    ...set(source, i32.add(get(source), get(sourceBytes))),
-    ...set(target, i32.add(get(target), get(targetBytes))),
-    ...step(steps, -1),
-  ]
-  return moduleOf(5, 0, 0, doWhile(turn, get(steps)), limits)
+  const turn = i32.store(get(TO), i32.load(get(10)))
+  return packingOf(set(10, get(SOURCE)), [...turn, ...onward], 1, 0, limits)
 }
+
+/** One step on, with the source's pointer in local 10. */
+const onward: Code = [
+  ...set(10, i32.add(get(10), get(SOURCE_BYTES))),
+  ...set(TO, i32.add(get(TO), get(TARGET_BYTES))),
+]
 
 /** Lanes that packing moves at once. */
 export const LANES = 4

@@ -91,35 +91,57 @@ export function createMatmul(memory: KernelMemory, scratch: number): Matmul {
   const edge = decoded + DECODED_BYTES
   let floats = new Float32Array(memory.buffer)
 
-  /** `lanes` lanes of `steps` steps to rows of F32 at `target`. */
-  function pack(from: Lanes, lanes: number, steps: number, target: number, targetBytes: number): void {
+  /** Groups of `lanes` lanes, each of `steps` steps to rows of F32 at `target`. */
+  function pack(
+    from: Lanes,
+    { lanes, groups, laneStep, targetStep }: Groups,
+    steps: number,
+    to: Place,
+  ): void {
+    if (groups === 0) return
     const { address, laneBytes, stepBytes } = from
-    const isCopy = lanes === LANES && laneBytes === 4
-    if (isCopy) kernels.copy(address, stepBytes, target, targetBytes, steps)
-    const whole = isCopy ? steps : lanes === LANES ? steps - (steps % LANES) : 0
-    if (whole > 0 && !isCopy) kernels.transpose(address, laneBytes, target, targetBytes, whole / LANES)
+    const { target, targetBytes } = to
+    const apart = [groups, laneStep * laneBytes, targetStep] as const
+    if (lanes === LANES && laneBytes === 4) {
+      kernels.copy(address, stepBytes, target, targetBytes, steps, ...apart)
+      return
+    }
+    const whole = lanes === LANES ? steps - (steps % LANES) : 0
+    if (whole > 0) kernels.transpose(address, laneBytes, target, targetBytes, whole / LANES, ...apart)
     for (let lane = 0; lane < lanes && whole < steps; lane++) {
       const begin = address + lane * laneBytes + whole * stepBytes
-      kernels.lane(begin, stepBytes, target + whole * targetBytes + lane * 4, targetBytes, steps - whole)
+      const end = target + whole * targetBytes + lane * 4
+      kernels.lane(begin, stepBytes, end, targetBytes, steps - whole, ...apart)
     }
   }
 
   /** Rows of a, tile by tile, to `aBlock`. */
   function packRows(a: Lanes, rows: number, steps: number): void {
-    for (let row = 0; row < rows; row += TILE) {
-      const lanes = Math.min(TILE, rows - row)
-      pack(shifted(a, row, 0), lanes, steps, aBlock + row * steps * 4, lanes * 4)
-    }
+    const rest = rows % TILE
+    const tiles = { lanes: TILE, groups: (rows - rest) / TILE, laneStep: TILE, targetStep: TILE * steps * 4 }
+    pack(a, tiles, steps, { target: aBlock, targetBytes: TILE * 4 })
+    if (rest === 0) return
+    const last = { lanes: rest, groups: 1, laneStep: 0, targetStep: 0 }
+    const target = aBlock + (rows - rest) * steps * 4
+    pack(shifted(a, rows - rest, 0), last, steps, { target, targetBytes: rest * 4 })
   }
 
-  /** Columns of b, panel by panel, to `bBlock`. */
+  /** Columns of b, panel by panel, to `bBlock`: first the left halves of all panels, then the right ones. */
   function packColumns(b: Lanes, columns: number, steps: number): void {
     const panelBytes = steps * PANEL * 4
-    for (let column = 0; column < columns; column += LANES) {
-      const panel = bBlock + Math.floor(column / PANEL) * panelBytes
-      const lanes = Math.min(LANES, columns - column)
-      pack(shifted(b, column, 0), lanes, steps, panel + (column % PANEL) * 4, PANEL * 4)
+    const targetBytes = PANEL * 4
+    const rest = columns % LANES
+    const quarters = (columns - rest) / LANES
+    for (const half of [0, 1]) {
+      const groups = Math.floor((quarters + 1 - half) / 2)
+      const halves = { lanes: LANES, groups, laneStep: PANEL, targetStep: panelBytes }
+      pack(shifted(b, half * LANES, 0), halves, steps, { target: bBlock + half * LANES * 4, targetBytes })
     }
+    if (rest === 0) return
+    const column = columns - rest
+    const target = bBlock + Math.floor(column / PANEL) * panelBytes + (column % PANEL) * 4
+    const last = { lanes: rest, groups: 1, laneStep: 0, targetStep: 0 }
+    pack(shifted(b, column, 0), last, steps, { target, targetBytes })
   }
 
   /** Whole panels of c from packed operands. */
@@ -210,8 +232,23 @@ interface Lanes {
   readonly stepBytes: number
 }
 
+/** Groups of lanes: lanes from group to group of the source, bytes from group to group of the target. */
+interface Groups {
+  readonly lanes: number
+  readonly groups: number
+  readonly laneStep: number
+  readonly targetStep: number
+}
+
+/** Where packed lanes go, and bytes from step to step there. */
+interface Place {
+  readonly target: number
+  readonly targetBytes: number
+}
+
 function shifted(lanes: Lanes, lane: number, step: number): Lanes {
-  return { ...lanes, address: lanes.address + lane * lanes.laneBytes + step * lanes.stepBytes }
+  const { address, laneBytes, stepBytes } = lanes
+  return { address: address + lane * laneBytes + step * stepBytes, laneBytes, stepBytes }
 }
 
 /** A product's rows of a, and its columns of b; the steps are k. */
