@@ -14,6 +14,23 @@ const { add, sub, mul, div, sqrt } = f32x4
 const rowAt = (base: number, pointer: number, rowBytes: number) =>
   i32.add(get(base), i32.mul(i32.load(get(pointer)), get(rowBytes)))
 
+/** `run(x, out, turns)`: out = x. Typed arrays copy and fill shared memory word by word, atomically. */
+export function generateCopyOver(limits: Code): Uint8Array<ArrayBuffer> {
+  const [x, out, turns] = [0, 1, 2] as const
+  const turn = [
+    ...v128.store(get(out), v128.load(get(x), 0), 0),
+    ...[step(x, 16), step(out, 16), step(turns, -1)].flat(),
+  ]
+  return moduleOf(3, 0, 0, doWhile(turn, get(turns)), limits)
+}
+
+/** `run(x, turns)`: x = 0. */
+export function generateClear(limits: Code): Uint8Array<ArrayBuffer> {
+  const [x, turns] = [0, 1] as const
+  const turn = [...v128.store(get(x), v128.splat(0), 0), ...step(x, 16), ...step(turns, -1)]
+  return moduleOf(2, 0, 0, doWhile(turn, get(turns)), limits)
+}
+
 /** `run(x, indices, out, count, turns, row bytes)`: out row i = x row indices[i]. */
 export function generateGather(limits: Code): Uint8Array<ArrayBuffer> {
   const [x, indices, out, count, turns, rowBytes, p, n] = [0, 1, 2, 3, 4, 5, 6, 7] as const

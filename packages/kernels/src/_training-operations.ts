@@ -53,15 +53,15 @@ export const addColumns = operation(
 )
 
 /** x = 0. */
-export const clear = operation(['x', 'count'], (machine, { x, count }, part, parts) => {
-  const [begin, end] = shareOf(count, part, parts)
-  machine.floats().fill(0, x / 4 + begin, x / 4 + end)
+export const clear = operation(['x', 'count'], ({ training }, { x, count }, part, parts) => {
+  const [skip, share] = quads(count, part, parts)
+  training.clear(x + skip, share)
 })
 
 /** out = x. */
-export const copy = operation(['x', 'out', 'count'], (machine, { x, out, count }, part, parts) => {
-  const [begin, end] = shareOf(count, part, parts)
-  machine.floats().copyWithin(out / 4 + begin, x / 4 + begin, x / 4 + end)
+export const copy = operation(['x', 'out', 'count'], ({ training }, { x, out, count }, part, parts) => {
+  const [skip, share] = quads(count, part, parts)
+  training.copy(x + skip, out + skip, share)
 })
 
 /** RMSNorm that keeps the factor of each row in `scales` [rows]. */
@@ -281,15 +281,22 @@ function forEachHead(
 export const attendDocuments = operation([...ATTENTION_FIELDS, 'o'], (machine, operands, part, parts) => {
   const { q, k, v, o, heads, keyValueHeads, headDim, window, scale } = operands
   const [wide, narrow] = [heads * headDim, keyValueHeads * headDim]
+  const { matmul, training } = machine
   forEachHead(machine, operands, part, parts, ({ q: row, keyValue, p, length, stride }) => {
-    machine.matmul.multiply({
-      ...{ form: 'NT', m: length, n: length, k: headDim },
-      ...{ a: q + row, aStride: wide, b: k + keyValue, bStride: narrow, c: p, cStride: stride },
-    })
-    machine.training.causalSoftmax(p, length, stride, window, scale)
-    machine.matmul.multiply({
-      ...{ form: 'NN', m: length, n: headDim, k: length },
-      ...{ a: p, aStride: stride, b: v + keyValue, bStride: narrow, c: o + row, cStride: wide },
+    const [a, b, n] = [q + row, k + keyValue, length]
+    const strides = { aStride: wide, bStride: narrow, cStride: stride }
+    matmul.multiply({ form: 'NT', m: length, n, k: headDim, a, b, c: p, ...strides })
+    training.causalSoftmax(p, length, stride, window, scale)
+    const back = { aStride: stride, bStride: narrow, cStride: wide }
+    matmul.multiply({
+      form: 'NN',
+      m: length,
+      n: headDim,
+      k: length,
+      a: p,
+      b: v + keyValue,
+      c: o + row,
+      ...back,
     })
   })
 })
@@ -303,21 +310,17 @@ export const attendDocumentsBackward = operation(
     const { matmul, training } = machine
     const dp = operands.scratch + part * operands.scratchBytes
     forEachHead(machine, operands, part, parts, ({ q: row, keyValue, p, length, stride }) => {
-      const square = { m: length, n: length, k: headDim }
-      const tall = { m: length, n: headDim, k: length }
-      const key = { cStride: narrow, adds: true }
-      matmul.multiply({
-        ...{ form: 'NT', ...square, a: dO + row, aStride: wide },
-        ...{ b: v + keyValue, bStride: narrow, c: dp, cStride: stride },
-      })
+      const [own, m, n] = [dO + row, length, headDim]
+      const [wideNarrow, back] = [
+        { aStride: wide, bStride: narrow, cStride: stride },
+        { aStride: stride, bStride: narrow, cStride: wide },
+      ]
+      matmul.multiply({ form: 'NT', m, n: m, k: n, a: own, b: v + keyValue, c: dp, ...wideNarrow })
       training.softmaxBackward(p, dp, length, stride, scale)
-      matmul.multiply({
-        ...{ form: 'NN', ...tall, a: dp, aStride: stride },
-        ...{ b: k + keyValue, bStride: narrow, c: dq + row, cStride: wide },
-      })
-      const across = { form: 'TN', ...tall, aStride: stride, bStride: wide, ...key } as const
-      matmul.multiply({ ...across, a: dp, b: q + row, c: dk + keyValue })
-      matmul.multiply({ ...across, a: p, b: dO + row, c: dv + keyValue })
+      matmul.multiply({ form: 'NN', m, n, k: m, a: dp, b: k + keyValue, c: dq + row, ...back })
+      const across = { aStride: stride, bStride: wide, cStride: narrow, adds: true }
+      matmul.multiply({ form: 'TN', m, n, k: m, a: dp, b: q + row, c: dk + keyValue, ...across })
+      matmul.multiply({ form: 'TN', m, n, k: m, a: p, b: own, c: dv + keyValue, ...across })
     })
   },
 )

@@ -18,6 +18,10 @@ export interface AdamWScalars {
  * (0 + 1) + (2 + 3). Rows follow one another without gaps.
  */
 export interface TrainingLoops {
+  /** x = 0. */
+  clear(x: number, count: number): void
+  /** out = x. */
+  copy(x: number, out: number, count: number): void
   /** RMSNorm (arXiv:1910.07467): r = 1 / sqrt(mean(x^2) + eps) to scales [rows], y = x r weight; x, y [rows, width]. */
   norm(x: number, weight: number, y: number, scales: number, rows: number, width: number, eps: number): void
   /** dx = or += weight dy r - x r^3 sum(weight dy x) / width. */

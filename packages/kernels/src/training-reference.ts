@@ -12,6 +12,12 @@ export function referenceTrainingLoops(memory: KernelMemory): TrainingLoops {
   const row = (address: number, i: number, width: number) => at(address + i * width * 4, width)
 
   return {
+    clear(x, count) {
+      at(x, count).fill(0)
+    },
+    copy(x, out, count) {
+      at(out, count).set(at(x, count))
+    },
     norm(x, weight, y, scales, rows, width, eps) {
       const w = at(weight, width)
       for (let i = 0; i < rows; i++) {

@@ -46,6 +46,8 @@ const CASES: readonly (readonly [string, (width: number) => Run])[] = [
     'normBackward, added',
     (width) => (loops) => loops.normBackward(at(0), at(1), at(2), at(3), at(4), 5, width, true),
   ],
+  ['clear', (width) => (loops) => loops.clear(at(0), 5 * width)],
+  ['copy', (width) => (loops) => loops.copy(at(0), at(1), 5 * width)],
   ['silu', (width) => (loops) => loops.silu(at(0), at(1), at(2), 5 * width)],
   ['siluBackward', (width) => (loops) => loops.siluBackward(at(0), at(1), at(2), 5 * width)],
   ['weightedSoftmax', (width) => (loops) => loops.weightedSoftmax(at(0), 5, width, at(1), at(2))],

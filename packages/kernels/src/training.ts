@@ -1,6 +1,8 @@
 import {
   generateAdamW,
+  generateClear,
   generateCombine,
+  generateCopyOver,
   generateGather,
   generateRotate,
   generateSpread,
@@ -53,6 +55,16 @@ export function createTrainingLoops(memory: KernelMemory, scratch: number): Trai
   }
 
   return {
+    clear(x, count) {
+      const whole = count - (count % 4)
+      if (whole > 0) kernel('clear', generateClear)(x, whole / 4)
+      plain.clear(x + whole * 4, count - whole)
+    },
+    copy(x, out, count) {
+      const whole = count - (count % 4)
+      if (whole > 0) kernel('copy', generateCopyOver)(x, out, whole / 4)
+      plain.copy(x + whole * 4, out + whole * 4, count - whole)
+    },
     norm(x, weight, y, scales, rows, width, eps) {
       if (width % 4) return plain.norm(x, weight, y, scales, rows, width, eps)
       if (rows === 0) return
