@@ -43,7 +43,7 @@ export interface Places {
 const CLI = fileURLToPath(new URL('../../apps/cli/bin/polygraft.js', import.meta.url))
 const TRIPLE = { reads: ['base', 'instruct', 'cpt'], writes: true } as const
 const READ_THREE_WRITE_ONE: Peer = { read: ['base', 'instruct'], copied: ['cpt'] }
-// Trimming is by rank, so that every task vector is read once before anything can be written. Our ties reads the base a third time.
+// Trimming is by rank, so that every task vector is read once before anything can be written. Ours does the same.
 const READ_TWICE = {
   reads: ['base', 'instruct', 'cpt', 'base', 'instruct', 'cpt'],
   peer: { read: ['base', 'instruct', 'cpt', 'base', 'instruct'], copied: ['cpt'] },

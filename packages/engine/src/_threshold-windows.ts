@@ -1,7 +1,10 @@
 import { digitCounter, type RankWindow } from '@polygraft/kernels'
+import { numel, reads, type Tensor } from '@polygraft/tensor'
+import { isElementwise } from './_elementwise.js'
+import type { WindowResult } from './_rank-passes.js'
 import { collectParts, noteNonFinite, type Selection, segments } from './_selection.js'
 import type { Measuring } from './measure-run.js'
-import type { MeasureTask, WindowResult } from './measure-tasks.js'
+import type { MeasureTask } from './measure-tasks.js'
 
 /** Tensors of fewer elements are collected whole: a window of everything. */
 const MIN_SAMPLED = 2 ** 17
@@ -26,17 +29,65 @@ export async function chooseWindows(selections: readonly Selection[], { run }: M
   )
 }
 
-/** One pass over the tensors with a window: finds those of their thresholds that lie in it, which is nearly all. */
-export async function countWindows(selections: readonly Selection[], { run }: Measuring): Promise<void> {
-  const tasks = selections.flatMap((selection, operand) => {
-    const { window } = selection
-    if (!window) return []
-    const isWhole = window === EVERYTHING
-    return segments(selection, { kind: 'window', operand, window, isWhole }) as MeasureTask<'window'>[]
+/** The most tensors that are computed together: each has a tile in memory. */
+const MAX_TOGETHER = 4
+
+/**
+ * Tensors, by index, that read a stored tensor in common, like task vectors of one base: one pass computes them together and reads
+ * that once.
+ */
+export function readTogether(tensors: readonly Tensor[]): readonly (readonly number[])[] {
+  const groups: number[][] = []
+  const groupOf = new Map<string, number[]>()
+  for (const [index, { dtype, shape, expr }] of tensors.entries()) {
+    if (dtype !== 'F32' || !isElementwise(expr)) continue
+    const keys = [...reads(expr)].map(({ source, tensor }) => `${numel(shape)} ${source} ${tensor}`)
+    const open = keys.map((key) => groupOf.get(key)).find((group) => group && group.length < MAX_TOGETHER)
+    const group = open ?? []
+    if (!open) groups.push(group)
+    group.push(index)
+    for (const key of keys) groupOf.set(key, group)
+  }
+  return groups.filter(({ length }) => length > 1)
+}
+
+/**
+ * One pass over the tensors with a window: finds those of their thresholds that lie in it, which is nearly all.
+ * @param together groups of selections; the operands of these follow those of the selections.
+ */
+export async function countWindows(
+  selections: readonly Selection[],
+  together: readonly (readonly number[])[],
+  { run }: Measuring,
+): Promise<void> {
+  const groups = together
+    .map((members, i) => ({ operand: selections.length + i, members }))
+    .filter(({ members }) => members.every((index) => selections[index]!.window))
+  const grouped = new Set(groups.flatMap(({ members }) => members))
+  const alone = [...selections.keys()]
+    .filter((index) => selections[index]!.window && !grouped.has(index))
+    .map((index) => ({ operand: index, members: [index] }))
+  const passes = new Map(
+    [...groups, ...alone].map(({ operand, members }) => [
+      operand,
+      members.map((index) => selections[index]!),
+    ]),
+  )
+  const tasks = [...passes].flatMap(([operand, members]) => {
+    const windows = members.map(({ window }) => window!)
+    const isWhole = windows.every((window) => window === EVERYTHING)
+    const task = { kind: 'window', operand, windows, isWhole } as const
+    return segments(members[0]!, task) as MeasureTask<'window'>[]
   })
   await run(
     tasks,
-    collectParts(tasks, (operand, parts) => fixByWindow(selections[operand]!, parts)),
+    collectParts(tasks, (operand, parts: readonly (readonly WindowResult[])[]) => {
+      for (const [i, selection] of passes.get(operand)!.entries())
+        fixByWindow(
+          selection,
+          parts.map((part) => part[i]!),
+        )
+    }),
     () => 2,
   )
 }

@@ -11,23 +11,21 @@ import {
   type PairMoments,
   pairReducer,
   type RankWindow,
-  rankWindow,
   rowDivergences,
   rowGrams,
   type Statistics,
   statisticsReducer,
-  type WindowCounter,
-  windowCounter,
 } from '@polygraft/kernels'
 import { byteSize, type FloatDType, type Source, type SourceId, type Tensor } from '@polygraft/tensor'
 import { type Factorizer, factorizer, type LowRank, type RankChoice } from './_factorize.js'
 import type { Kernels } from './_kernel-pool.js'
+import { rankPasses, type WindowResult } from './_rank-passes.js'
 import { createEvaluator, type ReadRequest } from './evaluate.js'
 
 /** What is measured. Plain data, but for the byte sources. */
 export interface MeasureJob {
   readonly sources: ReadonlyMap<SourceId, Source>
-  /** The tensors that go together: two for moments, any number for grams, else one. */
+  /** The tensors that go together: two for moments, any number for grams and windows, else one. */
   readonly operands: readonly (readonly Tensor[])[]
   /** Elements evaluated at a time. Nothing that is measured depends on it. */
   readonly tileElements: number
@@ -48,7 +46,8 @@ export interface MeasureResults {
   readonly digits: Uint32Array
   /** Where the threshold must lie, if few elements lie there. */
   readonly sample: RankWindow | undefined
-  readonly window: WindowResult
+  /** Of each tensor. */
+  readonly window: readonly WindowResult[]
   /** The element's index in the tensor. */
   readonly nth: number
   readonly lowRank: LowRank
@@ -56,14 +55,6 @@ export interface MeasureResults {
   readonly rowSquares: Float64Array
 }
 
-/** Where a segment's elements lie: see `WindowCounts` of `@polygraft/kernels`. */
-export interface WindowResult {
-  readonly above: number
-  readonly nonFinite: number
-  readonly common: readonly number[]
-  /** Absent where there are too many. */
-  readonly rest?: Uint32Array
-}
 export type MeasureKind = keyof MeasureResults
 
 /** Work over elements [begin, begin + count) of one entry of `operands`. Plain data. */
@@ -77,7 +68,8 @@ export interface MeasureTask<Kind extends MeasureKind = MeasureKind> {
   readonly digits?: Digits
   /** sample: of the elements, those above the threshold. */
   readonly share?: number
-  readonly window?: RankWindow
+  /** window: of each tensor. */
+  readonly windows?: readonly RankWindow[]
   /** window: all that lies there is wanted, however much. */
   readonly isWhole?: boolean
   /** rowGrams, rowDivergences, rowSquares: elements of a row. */
@@ -106,22 +98,12 @@ export interface Measurer {
   run<Kind extends MeasureKind>(task: MeasureTask<Kind>): Generator<ReadRequest, MeasureResults[Kind], void>
 }
 
-/** Magnitudes are collected up to one in so many elements. */
-const WINDOW_SHARE = 8
-/** Half width of a window, in standard deviations of a rank in the sample: neighbouring weights are not independent. */
-const MARGIN = 8
-/** A sample is runs of this many elements, evenly spread: one in each stretch, within limits. */
-const SAMPLE_RUN = 256
-const SAMPLE_STRETCH = 2 ** 18
-const SAMPLE_RUNS = [64, 1024] as const
-
 export function createMeasurer({ sources, operands, tileElements, kernels }: MeasureJob): Measurer {
   const evaluator = createEvaluator(sources, tileElements, kernels)
   const reducers = new Map<string, BlockReducer<unknown>>()
   const tile = new Uint8Array(tileElements * 8)
   let factors: Factorizer<ReadRequest> | undefined
-  let windows: WindowCounter | undefined
-  let collected = new Uint32Array(0)
+  const ranks = rankPasses(evaluator, tileElements, kernels)
 
   /** Elements [begin, begin + count) of `tensor` into `out`. */
   function* fill(
@@ -175,41 +157,6 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     return counter.bins()
   }
 
-  function* sample({ expr }: Tensor, task: MeasureTask): Generator<ReadRequest, RankWindow | undefined> {
-    const { count, share } = task
-    const [least, most] = SAMPLE_RUNS
-    const runs = Math.max(least, Math.min(most, Math.floor(count / SAMPLE_STRETCH)))
-    const magnitudes = new Uint32Array(runs * SAMPLE_RUN)
-    for (let run = 0; run < runs; run++) {
-      const begin = Math.floor((run * (count - SAMPLE_RUN)) / runs)
-      const out = new Uint8Array(magnitudes.buffer, run * SAMPLE_RUN * 4, SAMPLE_RUN * 4)
-      yield* evaluator.fill(expr, 'F32', begin, SAMPLE_RUN, out)
-    }
-    return rankWindow(magnitudes, share!, MARGIN, WINDOW_SHARE * 1.5)
-  }
-
-  /** What lies above the window is counted, and what lies in it collected. */
-  function* windowed({ expr }: Tensor, task: MeasureTask): Generator<ReadRequest, WindowResult> {
-    windows ??= windowCounter(kernels)
-    const window = task.window!
-    const room = task.isWhole ? task.count : Math.ceil(task.count / WINDOW_SHARE)
-    if (collected.length < room) collected = new Uint32Array(room)
-    const common = window.common.map(() => 0)
-    let [above, nonFinite, used] = [0, 0, 0]
-    for (let done = 0; done < task.count; done += tileElements) {
-      const size = Math.min(tileElements, task.count - done)
-      yield* evaluator.fill(expr, 'F32', task.begin + done, size, windows.input.subarray(0, size * 4))
-      const part = windows.run(size, window)
-      above += part.above
-      nonFinite += part.nonFinite
-      for (const [i, n] of part.common.entries()) common[i]! += n
-      if (used + part.rest.length <= room) collected.set(part.rest, used)
-      used += part.rest.length
-    }
-    const counts = { above, nonFinite, common }
-    return used <= room ? { ...counts, rest: collected.slice(0, used) } : counts
-  }
-
   /** The tensors' elements of the task as numbers, tile by tile; each holds until the next. */
   function* numbers(
     tensors: readonly Tensor[],
@@ -241,19 +188,13 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
     return rows.result()
   }
 
-  /** How many elements of an F32 tile have the magnitude `digits`: far sooner counted than looked for. */
-  function countEqual(bytes: Uint8Array, [first, second]: Digits): number {
-    windows ??= windowCounter(kernels)
-    windows.input.set(bytes)
-    const magnitude = first! * 0x10000 + second!
-    return windows.run(bytes.length / 4, { low: magnitude, high: magnitude, common: [magnitude] }).common[0]!
-  }
-
   function* nth(tensor: Tensor, task: MeasureTask): Generator<ReadRequest, number> {
+    const [first = 0, second = 0] = task.digits!
+    const magnitude = first * 0x10000 + second
     let rest = task.nth!
     let index = -1
     yield* tiles(tensor, task, (bytes, begin) => {
-      const equal = tensor.dtype === 'F32' ? countEqual(bytes, task.digits!) : Number.POSITIVE_INFINITY
+      const equal = tensor.dtype === 'F32' ? ranks.countEqual(bytes, magnitude) : Number.POSITIVE_INFINITY
       if (equal <= rest) {
         rest -= equal
         return true
@@ -311,9 +252,9 @@ export function createMeasurer({ sources, operands, tileElements, kernels }: Mea
       case 'digits':
         return yield* digits(tensors[0]!, task)
       case 'sample':
-        return yield* sample(tensors[0]!, task)
+        return yield* ranks.sample(tensors[0]!, task.count, task.share!)
       case 'window':
-        return yield* windowed(tensors[0]!, task)
+        return yield* ranks.windowed(tensors, task.windows!, task)
       case 'nth':
         return yield* nth(tensors[0]!, task)
       case 'lowRank':

@@ -1,5 +1,5 @@
 import { finiteBins } from '@polygraft/kernels'
-import { type Problem, type Source, type SourceId, throwIfAny } from '@polygraft/tensor'
+import { type Problem, type Source, type SourceId, type Tensor, throwIfAny } from '@polygraft/tensor'
 import {
   collectParts,
   createSelection,
@@ -11,7 +11,7 @@ import {
   type TopK,
   thresholdOf,
 } from './_selection.js'
-import { chooseWindows, countWindows } from './_threshold-windows.js'
+import { chooseWindows, countWindows, readTogether } from './_threshold-windows.js'
 import { operandProblems } from './measure.js'
 import { bytesOf, type MeasureOptions, type Measuring, measuring } from './measure-run.js'
 import type { MeasureTask } from './measure-tasks.js'
@@ -20,7 +20,8 @@ import type { MeasureTask } from './measure-tasks.js'
  * The exact threshold of the `keep` largest magnitudes of each tensor; of equal ones, those of lowest index.
  * Radix selection over the bits of |x|: F16 and BF16 are passed over once, F32 twice, F64 four times, and a segment (about a
  * thirtieth of a large tensor) once more to find the last of equal magnitudes. Of a large F32 tensor a sample tells where about
- * the threshold lies; one pass then counts what is above and collects what is there, and no other is made unless the sample misled. +0 and -0 are equal.
+ * the threshold lies; one pass then counts what is above and collects what is there, and no other is made unless the sample
+ * misled; tensors that share an operand (task vectors of one base) are computed together in it. +0 and -0 are equal.
  * @throws ModelError 'not-a-float', 'bad-count' with every such tensor; what reading throws.
  */
 export async function measureThresholds(
@@ -28,18 +29,27 @@ export async function measureThresholds(
   sources: ReadonlyMap<SourceId, Source>,
   options: MeasureOptions = {},
 ): Promise<Map<string, Threshold>> {
-  const operands = new Map([...wanted].map(([name, { tensor }]) => [name, [tensor]] as const))
+  const operands = new Map<string, readonly Tensor[]>(
+    [...wanted].map(([name, { tensor }]) => [name, [tensor]]),
+  )
   throwIfAny([...operandProblems(operands, sources), ...[...wanted].flatMap(countProblems)])
   const selections = [...wanted.values()].map(createSelection)
   const bytesTotal = selections.reduce((sum, { tensor, digits }) => sum + digits * bytesOf([tensor]), 0)
-  await measuring(operands, sources, bytesTotal, options, async (measures) => {
+  const names = [...wanted.keys()]
+  const together = readTogether(selections.map(({ tensor }) => tensor))
+  const groups = together.map((members) => {
+    const tensors = members.map((index) => selections[index]!.tensor)
+    return [members.map((index) => names[index]!).join(', '), tensors] as const
+  })
+  const all = new Map([...operands, ...groups])
+  await measuring(all, sources, bytesTotal, options, async (measures) => {
     await chooseWindows(selections, measures)
-    await countWindows(selections, measures)
+    await countWindows(selections, together, measures)
     for (let digit = 0; selections.some((s) => isOpen(s, digit)); digit++)
       await countDigits(selections, digit, measures)
     await findLastTies(selections, measures)
   })
-  return new Map([...wanted.keys()].map((name, i) => [name, thresholdOf(selections[i]!)]))
+  return new Map(names.map((name, i) => [name, thresholdOf(selections[i]!)]))
 }
 
 /** One pass over every tensor that is still open: fixes the next digit of its threshold. */

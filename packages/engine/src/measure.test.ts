@@ -13,6 +13,7 @@ import {
 } from '@polygraft/engine'
 import { decode, encode } from '@polygraft/kernels'
 import {
+  type ByteSource,
   byteSize,
   type Expr,
   type FloatDType,
@@ -362,6 +363,52 @@ describe('measureThresholds', () => {
         )
         expect(found.nonFinite).toBe(size - finite)
       }
+    },
+  )
+
+  it.each(['collected whole', 'sampled', 'with one that misleads'])(
+    'reads once what task vectors share, and finds what each has alone; %s',
+    async (kind) => {
+      const size = kind === 'collected whole' ? 70_001 : 2 ** 18 + 77
+      const noise = (seed: number) =>
+        Float32Array.from({ length: size }, (_, i) => {
+          const misleads = seed === 2 && kind === 'with one that misleads'
+          const x = Math.sin(i * i + seed)
+          return misleads && i % ((size - 128) / 128) < 128 ? x / 1000 : x
+        })
+      const names = ['base', 'a', 'b', 'c'] as const
+      const tensors = Object.fromEntries(names.map((name, seed) => [name, f32(noise(seed))]))
+      const source = sourceOf('s', { ...tensors, other: f32([1, 2, 3]) })
+      let bytesRead = 0
+      const [file, bytes] = [...source.shards][0]!
+      const counting = {
+        size: bytes.size,
+        slice(begin: number, end: number) {
+          bytesRead += end - begin
+          return bytes.slice(begin, end)
+        },
+        arrayBuffer: () => bytes.arrayBuffer(),
+      }
+      const sources = new Map([['s', { ...source, shards: new Map([[file, counting as ByteSource]]) }]])
+      const vector = (name: string): Tensor => {
+        const expr: Expr = { op: 'sub', args: [read('s', name), read('s', 'base')] }
+        return { dtype: 'F32', shape: [size], expr }
+      }
+      const wanted = new Map([
+        ...(['a', 'b', 'c'] as const).map((name, i) => {
+          const keep = Math.floor(size / (i + 3))
+          return [name as string, { tensor: vector(name), keep }] as const
+        }),
+        ['other', { tensor: { dtype: 'F32' as const, shape: [3], expr: read('s', 'other') }, keep: 1 }],
+      ])
+      const alone = new Map<string, Threshold>()
+      for (const [name, one] of wanted)
+        alone.set(name, (await measureThresholds(new Map([[name, one]]), sources)).get(name)!)
+      const bytesAlone = bytesRead
+      bytesRead = 0
+      expect(await measureThresholds(wanted, sources)).toEqual(alone)
+      // Three vectors read six tensors apart, and four together.
+      expect(bytesAlone - bytesRead).toBe(2 * size * 4)
     },
   )
 

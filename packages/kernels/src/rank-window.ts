@@ -58,6 +58,9 @@ export function windowCounter(implementation: Implementation = 'simd'): WindowCo
   const collectedAt = WINDOW_LAYOUT.tiles + bytes
   const collected = new Uint32Array(buffer, collectedAt, BLOCK_ELEMENTS)
   const loops = new Map<number, (...args: number[]) => void>()
+  const bounds = new Int32Array(buffer, WINDOW_LAYOUT.bounds, 2 + MAX_COMMON)
+  const lanes = new Int32Array(buffer, WINDOW_LAYOUT.sums, 4 * (2 + MAX_COMMON))
+  const endOf = new Int32Array(buffer, WINDOW_LAYOUT.end, 1)
   new Uint8Array(buffer).set(windowShuffles(), WINDOW_LAYOUT.shuffles)
 
   /** The loop over elements [0, count): whole turns. Adds to `sums`, and gives how many were collected. */
@@ -66,11 +69,12 @@ export function windowCounter(implementation: Implementation = 'simd'): WindowCo
       loops.get(common.length) ??
       instantiate(`window ${common.length}`, () => generateWindow(common.length), memory)
     loops.set(common.length, loop)
-    new Int32Array(buffer, WINDOW_LAYOUT.bounds, 2 + common.length).set([high, low - 1, ...common])
+    bounds[0] = high
+    bounds[1] = low - 1
+    for (let i = 0; i < common.length; i++) bounds[2 + i] = common[i]!
     loop(count / WINDOW_STEP, WINDOW_LAYOUT.tiles, collectedAt)
-    const lanes = new Int32Array(buffer, WINDOW_LAYOUT.sums, 4 * sums.length)
-    for (const [i, lane] of lanes.entries()) sums[i >> 2]! += lane
-    return (new Int32Array(buffer, WINDOW_LAYOUT.end, 1)[0]! - collectedAt) / 4
+    for (let i = 0; i < 4 * sums.length; i++) sums[i >> 2]! += lanes[i]!
+    return (endOf[0]! - collectedAt) / 4
   }
 
   return {
@@ -80,12 +84,12 @@ export function windowCounter(implementation: Implementation = 'simd'): WindowCo
       const sums = Array<number>(2 + window.common.length).fill(0)
       const whole = isSimd ? count - (count % WINDOW_STEP) : 0
       const used = whole > 0 ? runWhole(whole, window, sums) : 0
-      const end = addRest(magnitudes.subarray(whole, count), window, sums, collected, used)
-      const [above, nonFinite, ...common] = sums
+      const end =
+        whole < count ? addRest(magnitudes.subarray(whole, count), window, sums, collected, used) : used
       return {
-        above: above! - nonFinite!,
-        nonFinite: nonFinite!,
-        common,
+        above: sums[0]! - sums[1]!,
+        nonFinite: sums[1]!,
+        common: sums.slice(2),
         rest: collected.subarray(0, end),
       }
     },

@@ -23,14 +23,19 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
   const { buffer } = memory
   const loops = new Map<Mode, (...args: number[]) => void>()
   const loopOf = (mode: Mode) => {
-    const key = `${mode} ${kernelKey(kernel)}`
-    const loop = loops.get(mode) ?? instantiate(key, () => generate(kernel, mode), memory)
+    const made = loops.get(mode)
+    if (made) return made
+    const loop = instantiate(`${mode} ${kernelKey(kernel)}`, () => generate(kernel, mode), memory)
     loops.set(mode, loop)
     return loop
   }
   const storedScalars = new Float32Array(buffer, 0, kernel.scalars.length)
   const storedEnds = new Int32Array(buffer, kernel.scalars.length * 4, kernel.ends.length)
   const wholeTurn = STEP * stepsPerTurn(kernel, 'finite')
+
+  const left = layout.outputs.map((output) => viewsOf(buffer, output))
+
+  // What runs for every tile is plain loops: iterators and closures cost V8 more to optimise than they take to run.
 
   /** Elements [begin, end): whole steps, or a part of one. Adds to `counts`, and says whether all that was looked at is finite. */
   function runOver(
@@ -45,18 +50,42 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
     for (let i = 0; i < storedEnds.length; i++)
       storedEnds[i] = 2 * Math.max(0, Math.min(steps * STEP, ends[i]! - begin))
     loopOf(mode)(steps, ...tiles!.addresses(begin))
-    for (const [i, { counters }] of layout.outputs.entries()) {
-      if (counters === undefined) continue
+    let areFinite = true
+    for (let i = 0; i < left.length; i++) {
+      const { same, stored, largest, notFinite } = left[i]!
+      for (let lane = 0; lane < largest.length; lane++) if (largest[lane]! >= notFinite) areFinite = false
+      if (!same || !stored) continue
       const lanes = Math.min(STEP, elements)
-      const same = sumLanes(buffer, counters, lanes)
-      counts[i]!.changed += elements - same
-      counts[i]!.swallowed += sumLanes(buffer, counters + 16, lanes) - same
+      const unchanged = sumLanes(same, lanes)
+      counts[i]!.changed += elements - unchanged
+      counts[i]!.swallowed += sumLanes(stored, lanes) - unchanged
     }
-    return layout.outputs.every(({ largest, largestBits, notFinite }) => {
-      const lanes =
-        largestBits === 16 ? new Uint16Array(buffer, largest, 8) : new Uint32Array(buffer, largest, 4)
-      return lanes.every((lane) => lane < notFinite)
-    })
+    return areFinite
+  }
+
+  /** As defined, whatever the elements are; what is not finite is counted one by one. */
+  function runExact(
+    begin: number,
+    end: number,
+    ends: ArrayLike<number>,
+    counts: readonly OutputSums[],
+  ): void {
+    if (begin === end || runOver('exact', begin, end, ends, counts)) return
+    for (const [i, sums] of counts.entries())
+      addNonFinite(sums, countNonFinite(kernel, i, inputs, outputs[i]!, begin, end))
+  }
+
+  function runFinite(
+    begin: number,
+    end: number,
+    ends: ArrayLike<number>,
+    counts: readonly OutputSums[],
+  ): boolean {
+    if (begin === end) return true
+    const attempt = kernel.outputs.map(createCounts)
+    if (!runOver('finite', begin, end, ends, attempt)) return false
+    for (let i = 0; i < attempt.length; i++) addCounts(counts[i]!, attempt[i]!)
+    return true
   }
 
   return {
@@ -66,26 +95,29 @@ export function simdKernel(kernel: Kernel, maxElements: number): TileKernel | un
       checkRun(kernel, maxElements, count, scalars, ends)
       for (let i = 0; i < storedScalars.length; i++) storedScalars[i] = scalars[i]!
       const counts = kernel.outputs.map(createCounts)
-      /** Where something may not be finite: counted one by one. */
-      const look = (begin: number, end: number) => {
-        for (const [i, sums] of counts.entries())
-          addNonFinite(sums, countNonFinite(kernel, i, inputs, outputs[i]!, begin, end))
-      }
       for (let begin = 0; begin < count; begin += MAX_STEPS * STEP) {
         const end = Math.min(count, begin + MAX_STEPS * STEP)
         const whole = end - ((end - begin) % wholeTurn)
-        const attempt = kernel.outputs.map(createCounts)
-        const areFinite = whole === begin || runOver('finite', begin, whole, ends, attempt)
-        if (areFinite) for (const [i, sums] of counts.entries()) addCounts(sums, attempt[i]!)
+        const from = runFinite(begin, whole, ends, counts) ? whole : begin
         const wholeSteps = end - ((end - begin) % STEP)
-        for (const [from, to] of [
-          [areFinite ? whole : begin, wholeSteps],
-          [wholeSteps, end],
-        ] as const)
-          if (from < to && !runOver('exact', from, to, ends, counts)) look(from, to)
+        runExact(from, wholeSteps, ends, counts)
+        runExact(wholeSteps, end, ends, counts)
       }
       return sumCounts(counts)
     },
+  }
+}
+
+/** Where a call of the loop leaves what it saw of an output. */
+function viewsOf(buffer: ArrayBuffer, output: ReturnType<typeof layoutOf>['outputs'][number]) {
+  const { counters, largest, largestBits, notFinite } = output
+  const counterAt = (by: number) =>
+    counters === undefined ? undefined : new Uint16Array(buffer, counters + by, STEP)
+  return {
+    same: counterAt(0),
+    stored: counterAt(16),
+    largest: largestBits === 16 ? new Uint16Array(buffer, largest, 8) : new Uint32Array(buffer, largest, 4),
+    notFinite,
   }
 }
 
@@ -98,6 +130,8 @@ export function compileKernel(kernel: Kernel, maxElements: number): TileKernel {
   )
 }
 
-function sumLanes(memory: ArrayBuffer, at: number, lanes: number): number {
-  return new Uint16Array(memory, at, lanes).reduce((sum, lane) => sum + lane, 0)
+function sumLanes(counter: Uint16Array, lanes: number): number {
+  let sum = 0
+  for (let lane = 0; lane < lanes; lane++) sum += counter[lane]!
+  return sum
 }

@@ -24,8 +24,8 @@ export interface MeasureAnswer {
 /** What of a result is handed over instead of copied. */
 function buffersOf(result: MeasureAnswer['result']): ArrayBuffer[] {
   if (result instanceof Uint32Array) return [result.buffer as ArrayBuffer]
-  if (typeof result !== 'object' || !('rest' in result) || !result.rest) return []
-  return [result.rest.buffer as ArrayBuffer]
+  if (!Array.isArray(result)) return []
+  return result.flatMap((part) => ('rest' in part && part.rest ? [part.rest.buffer as ArrayBuffer] : []))
 }
 
 /** Does tasks as they are sent, with blocking reads by handles of this thread's own. */
