@@ -19,7 +19,7 @@ export function addRun(program: Command): void {
   const command = program
     .command('run')
     .description(
-      'Write one task of a saved plan: its shards and nothing else. Tasks run in any order, on any machine that sees the same files.',
+      'Write one task of a saved plan: its shards and nothing else. Tasks run in any order, on any machine that sees the same files. A task that was cut short goes on with the shards that it had not finished, each from its start.',
     )
     .argument('<plan>', 'a file that --plan of a writing command saved')
     .addOption(
