@@ -45,7 +45,7 @@ export async function startModel(
   const backend =
     device === 'webgpu'
       ? await createGpuBackend()
-      : await createCpuBackend({ threads: threads ?? threadsFor(checkpoint) })
+      : await createCpuBackend({ threads: threads ?? modelThreads(checkpoint) })
   try {
     const model = await openModel(checkpoint, { backend })
     const generator = createGenerator(model, tokenizer)
@@ -69,7 +69,8 @@ async function createGpuBackend(): Promise<Backend> {
   }
 }
 
-function threadsFor({ tensors }: Checkpoint): number {
+/** Threads that a model computes on when nothing else is said. */
+export function modelThreads({ tensors }: Checkpoint): number {
   let parameters = 0
   for (const { shape } of tensors.values()) parameters += shape.reduce((product, size) => product * size, 1)
   return parameters < THREADED_PARAMETERS ? 1 : Math.min(MOST_THREADS, availableParallelism())
@@ -115,9 +116,10 @@ export function addSamplingOptions(command: Command): Command {
 
 /** Threads of a model that runs. */
 export function modelThreadsOption(): Option {
-  return new Option('--threads <n>', 'threads that compute (default: one for each core)').argParser(
-    parseWhole(1, 64),
-  )
+  return new Option(
+    '--threads <n>',
+    'threads that compute (default: one for each core; one for small models)',
+  ).argParser(parseWhole(1, 64))
 }
 
 export function deviceOption(): Option {

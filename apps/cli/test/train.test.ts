@@ -59,6 +59,8 @@ describe('train', () => {
     const result = await succeed(cpt(temp.at('cpt')))
     expect(result).toMatchObject({ steps: 12, out: temp.at('cpt') })
     expect(result.tokensPerSecond).toBeGreaterThan(0)
+    await succeed(cpt(temp.at('threads'), '--threads', '2'))
+    expect(await weightsOf(temp.at('threads'))).toEqual(await weightsOf(temp.at('cpt')))
     const lines = (await linesOf(temp.at('cpt'))).map((line) => JSON.parse(line))
     expect(lines.map(({ step }) => step)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1))
     expect([lines[0].loss, lines[11].loss]).toEqual([result.firstLoss, result.finalLoss])

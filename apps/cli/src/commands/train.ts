@@ -1,5 +1,11 @@
 import { expectedTensors, familyOf } from '@polygraft/architectures'
-import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES, writeCheckpoint } from '@polygraft/engine'
+import {
+  createTeam,
+  DEFAULT_MAX_SHARD_BYTES,
+  DEFAULT_MEMORY_BYTES,
+  type Team,
+  writeCheckpoint,
+} from '@polygraft/engine'
 import { type Checkpoint, type JsonObject, ModelError, sourceIds, throwIfAny } from '@polygraft/tensor'
 import { createFolder, fileSource, outputProblems } from '@polygraft/tensor-io/node'
 import {
@@ -20,6 +26,7 @@ import {
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { version } from '../../package.json'
 import { parseList, parseReal, parseWhole } from '../arguments.js'
+import { modelThreads, modelThreadsOption } from '../model.js'
 import { CHECKPOINT_HELP, localPaths, openCheckpoint } from '../open.js'
 import { untilCancelled } from '../signals.js'
 import { createTerminal, type Terminal } from '../terminal.js'
@@ -52,6 +59,7 @@ interface Arguments {
   readonly lprForm: NonNullable<RouterLosses['lprForm']>
   readonly languageLoss: number
   readonly saveEvery: number
+  readonly threads?: number
   readonly resume?: boolean
   readonly force?: boolean
   readonly json?: boolean
@@ -146,6 +154,7 @@ function addStage(train: Command, stage: Stage): void {
       real('--language-loss <x>', "weight of the loss that sends tokens to their language's experts", 0),
     )
     .addOption(whole('--save-every <n>', 'steps from checkpoint to checkpoint', 1, 100))
+    .addOption(modelThreadsOption())
     .option('--resume', 'go on with the run that was interrupted')
     .option('--force', 'replace an existing output and an earlier run')
   addExample(addJson(command), example)
@@ -153,11 +162,27 @@ function addStage(train: Command, stage: Stage): void {
 }
 
 async function run(stage: Stage, location: string, args: Arguments): Promise<void> {
-  const terminal = createTerminal(args.json ?? false)
-  const { out, resume = false, force = false } = args
+  const { out, force = false } = args
   const inputs = [...localPaths([location]), ...args.data.map(({ file }) => file)]
   throwIfAny(await outputProblems(out, { force, inputs }))
   const checkpoint = await openCheckpoint(location)
+  const threads = args.threads ?? modelThreads(checkpoint)
+  const team = threads > 1 ? await createTeam(threads) : undefined
+  try {
+    await trainOn(team, stage, checkpoint, args)
+  } finally {
+    await team?.close()
+  }
+}
+
+async function trainOn(
+  team: Team | undefined,
+  stage: Stage,
+  checkpoint: Checkpoint,
+  args: Arguments,
+): Promise<void> {
+  const terminal = createTerminal(args.json ?? false)
+  const { out, resume = false, force = false } = args
   const { config } = checkpoint
   const spec = decoderSpec(config)
   const { train, freeze, rateOf } = args
@@ -184,7 +209,7 @@ async function run(stage: Stage, location: string, args: Arguments): Promise<voi
   const key = { ...recipe, model: sourceIds(checkpoint), data: data.digests }
   const shapes = expectedTensors(familyOf(config), config)
   const adam = { beta1: 0.9, beta2: 0.98, eps: 1e-8, weightDecay: args.weightDecay }
-  const trainer = createTrainer(spec, shapes, trained, { ...args, adam, losses })
+  const trainer = createTrainer(spec, shapes, trained, { ...args, adam, losses, ...(team ? { team } : {}) })
   await loadValues(checkpoint, trainer.values)
   const folder = await openTrainFolder(out, key, { resume, force })
   const drawn = folder.state && (await restoreTrainingState(trainer, fileSource(folder.state), folder.state))
