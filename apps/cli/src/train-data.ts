@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { openTokenizer } from '@polygraft/model'
 import { type Checkpoint, ModelError, type Problem, throwIfAny } from '@polygraft/tensor'
-import { readText } from '@polygraft/tensor-io'
 import { fsError } from '@polygraft/tensor-io/node'
-import { createTextEncoder, encodeDocuments, type LanguageData, parseDocuments } from '@polygraft/train'
+import { encodeDocuments, type LanguageData, parseDocuments } from '@polygraft/train'
 
 /** `--data el=a.txt` */
 export interface DataArgument {
@@ -39,7 +39,7 @@ export async function readTrainingData(
   const { mix, original } = options
   const languages = [...new Set(files.map(({ language }) => language))]
   throwIfAny([...mix.keys(), ...(original ?? [])].filter((l) => !languages.includes(l)).map(withoutData))
-  const encoder = await encoderOf(checkpoint)
+  const encoder = await openTokenizer(checkpoint)
   const problems: Problem[] = []
   const digests: Record<string, string> = {}
   const read = await Promise.all(
@@ -77,19 +77,6 @@ export async function readTrainingData(
     found.filter(({ sequences }) => sequences.length === 0).map(({ language }) => withoutData(language)),
   )
   return { languages: found, digests: Object.fromEntries(Object.entries(digests).sort()) }
-}
-
-async function encoderOf({ files }: Checkpoint) {
-  const [tokenizer, config] = [files.get('tokenizer.json'), files.get('tokenizer_config.json')]
-  if (!tokenizer)
-    throw new ModelError({
-      code: 'missing-file',
-      message: 'The checkpoint has no tokenizer',
-      file: 'tokenizer.json',
-      next: 'Copy tokenizer.json and tokenizer_config.json into its folder.',
-    })
-  const text = await readText(tokenizer, 'tokenizer.json')
-  return createTextEncoder(text, config ? await readText(config, 'tokenizer_config.json') : '{}')
 }
 
 function withoutData(language: string): Problem {

@@ -207,8 +207,8 @@ describe('train refuses, and writes nothing', () => {
         })
         return ['train', 'cpt', model, '--data', `c=${data('raw-a.txt')}`]
       },
-      'token-out-of-range',
-      { received: '4000' },
+      'vocabulary-mismatch',
+      { received: '"Kai" with id 4000' },
     ],
     [
       'a checkpoint of another shape than its config',

@@ -14,13 +14,9 @@ export function createEvaluatedModel(
   endTokens: readonly number[],
 ): EvaluatedModel {
   const generator = createGenerator(model, tokenizer)
-  const encode = (text: string) => {
-    const tokens = tokenizer.encode(text)
-    return isDoubled(tokens, tokenizer.encode('')) ? tokens.slice(1) : tokens
-  }
   return {
     contextLength: model.maxPositions,
-    encode,
+    encode: tokenizer.begin,
     async logProbabilities(tokens, from, signal) {
       const logs = new Float64Array(Math.max(0, tokens.length - from))
       const cache = model.createCache(tokens.length)
@@ -46,15 +42,10 @@ export function createEvaluatedModel(
     },
     async generate(prompt, { until, maxNewTokens, signal }) {
       const options = { stop: until, maxNewTokens, endTokens, ...(signal ? { signal } : {}) }
-      const [answer] = await generator.complete([encode(prompt)], options)
+      const [answer] = await generator.complete([tokenizer.begin(prompt)], options)
       return answer!.text
     },
   }
-}
-
-/** Whether the tokens begin with the tokenizer's begin token twice. */
-function isDoubled(tokens: readonly number[], empty: readonly number[]): boolean {
-  return empty.length > 0 && tokens[0] === empty[0] && tokens[1] === empty[0]
 }
 
 /** In F64. */

@@ -27,6 +27,15 @@ describe('openTokenizer', () => {
     expect(tokenizer.decode([])).toBe('')
   })
 
+  it('begins a document with the begin token once, and goes on without', async () => {
+    const tokenizer = await openTokenizer(INSTRUCT)
+    const tokens = tokenizer.encode('rina dima')
+    expect(tokenizer.begin('rina dima')).toEqual(tokens)
+    expect(tokenizer.begin('<bos> rina dima')).toEqual(tokens)
+    expect(tokenizer.encode('<bos> rina dima')).toEqual([2, ...tokens])
+    expect(tokenizer.continue('rina dima')).toEqual(tokens.slice(1))
+  })
+
   it('writes a conversation by the chat template', async () => {
     const tokenizer = await openTokenizer(INSTRUCT)
     const tokens = tokenizer.encodeChat([{ role: 'user', content: 'rina dima' }])

@@ -14,6 +14,10 @@ export interface ChatMessage {
 export interface TextTokenizer {
   /** Token ids, with the special tokens that the tokenizer puts around a text. */
   encode(text: string): number[]
+  /** A text as a document begins: what the tokenizer puts before one is there once, also where the text spells it out, and nothing after it. */
+  begin(text: string): number[]
+  /** A text that goes on: without special tokens. */
+  continue(text: string): number[]
   /** The begin token, where the tokenizer names one, and the text; no other special tokens but those that the text spells. */
   encodePrompt(text: string): number[]
   /** Text without special tokens. */
@@ -43,15 +47,21 @@ export async function openTokenizer(checkpoint: Checkpoint): Promise<TextTokeniz
   const tokenizer = createTokenizer(definition, settings)
   checkVocabulary(tokenizer, dimensionsOf(familyOf(config), config).vocabularySize)
   const template = await templateOf(checkpoint, settings)
-  const begin = textOf(settings.bos_token) ?? ''
+  const beginToken = textOf(settings.bos_token) ?? ''
+  const plain = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids]
+  const prefix = prefixOf(plain('a'), tokenizer.encode('a').ids)
   return {
     encode: (text) => [...tokenizer.encode(text).ids],
-    encodePrompt: (text) => [...tokenizer.encode(begin + text, { add_special_tokens: false }).ids],
+    begin(text) {
+      const ids = plain(text)
+      return prefix.every((id, i) => ids[i] === id) ? ids : [...prefix, ...ids]
+    },
+    continue: plain,
+    encodePrompt: (text) => plain(beginToken + text),
     decode: (tokens) =>
       tokens.length === 0 ? '' : tokenizer.decode([...tokens], { skip_special_tokens: true }),
     encodeChat(messages) {
-      const text = renderChat(template, settings, messages)
-      return [...tokenizer.encode(text, { add_special_tokens: false }).ids]
+      return plain(renderChat(template, settings, messages))
     },
   }
 }
@@ -82,6 +92,12 @@ function createTokenizer(definition: JsonObject, settings: JsonObject): Tokenize
       { cause },
     )
   }
+}
+
+/** What `whole` has before `plain`. */
+function prefixOf(plain: readonly number[], whole: readonly number[]): readonly number[] {
+  const begin = whole.findIndex((_, i) => plain.every((id, j) => whole[i + j] === id))
+  return whole.slice(0, Math.max(0, begin))
 }
 
 function checkVocabulary(tokenizer: Tokenizer, size: number): void {

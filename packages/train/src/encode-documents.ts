@@ -1,6 +1,6 @@
+import type { TextTokenizer } from '@polygraft/model'
 import { type Problem, throwIfAny } from '@polygraft/tensor'
 import type { Document } from './parse-documents.js'
-import type { TextEncoder } from './tokenizer.js'
 
 /** A document as tokens, and the token to come next at each; -1 where nothing is learnt. */
 export interface Sequence {
@@ -24,7 +24,7 @@ export interface EncodeOptions {
  */
 export function encodeDocuments(
   documents: readonly Document[],
-  encoder: TextEncoder,
+  encoder: Pick<TextTokenizer, 'begin' | 'continue'>,
   { file, context, cut, vocabularySize }: EncodeOptions,
 ): readonly Sequence[] {
   const problems: Problem[] = []
