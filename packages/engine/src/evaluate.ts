@@ -203,11 +203,17 @@ export function createEvaluator(
     counts: readonly TensorCounts[],
   ): Generator<ReadRequest, TileKernel, void> {
     const tile = pool.take(kernel)
-    for (const [i, leaf] of leaves.entries())
-      yield* fill(leaf.expr, leaf.dtype, begin, count, tile.inputs[i]!)
+    // Plain loops: V8 would optimise iterators again and again, in each thread.
+    for (let i = 0; i < leaves.length; i++) {
+      const { expr, dtype } = leaves[i]!
+      // What is read as it is stored, which is nearly all, needs no generator of its own.
+      if (expr.op === 'read' && storedDType(expr, sources) === dtype)
+        yield readOf(expr, dtype, begin, count, tile.inputs[i]!)
+      else yield* fill(expr, dtype, begin, count, tile.inputs[i]!)
+    }
     const ends = kernel.ends.map((end) => end - begin)
     const counted = tile.run(count, kernel.scalars, ends)
-    for (const [i, sums] of counts.entries()) addCounts(sums, counted.outputs[i]!)
+    for (let i = 0; i < counts.length; i++) addCounts(counts[i]!, counted.outputs[i]!)
     return tile
   }
 
