@@ -54,6 +54,15 @@ export function reportFigures(data: ReportData): Figure[] {
   )
 }
 
+/** Names whole: they are paths, which differ at their ends. */
+const CHECKPOINT_COLOR = {
+  field: 'checkpoint',
+  type: 'nominal',
+  sort: null,
+  title: null,
+  legend: { labelLimit: 0 },
+}
+
 function perplexityFigure({ evaluations }: ReportData): Figure | undefined {
   const values = evaluations.flatMap(({ checkpoint, languages }) =>
     Object.entries(languages).map(([language, { perplexity }]) => ({ checkpoint, language, perplexity })),
@@ -68,7 +77,7 @@ function perplexityFigure({ evaluations }: ReportData): Figure | undefined {
         x: { field: 'language', type: 'nominal', title: null, axis: { labelAngle: 0 } },
         xOffset: { field: 'checkpoint', sort: null },
         y: { field: 'perplexity', type: 'quantitative', title: 'perplexity' },
-        color: { field: 'checkpoint', type: 'nominal', sort: null, title: null },
+        color: CHECKPOINT_COLOR,
       },
     },
   }
@@ -98,7 +107,7 @@ function taskFigure({ evaluations }: ReportData): Figure | undefined {
             x,
             xOffset,
             y: { field: 'accuracy', type: 'quantitative', scale: { domain: [0, 1] }, axis: { format: '%' } },
-            color: { field: 'checkpoint', type: 'nominal', sort: null, title: null },
+            color: CHECKPOINT_COLOR,
           },
         },
         {
@@ -131,7 +140,7 @@ function routingFigure({ routing, experts }: ReportData): Figure | undefined {
         column: { field: 'language', type: 'nominal', title: null, sort: null },
         x: { field: 'layer', type: 'ordinal', axis: { labelAngle: 0 } },
         y: { field: 'expert', type: 'nominal', sort: null, title: null },
-        color: { field: 'share', type: 'quantitative', scale: { scheme: 'blues', domain: [0, 1] } },
+        color: { field: 'share', type: 'quantitative', scale: { scheme: 'blues', domainMin: 0 } },
       },
     },
   }
