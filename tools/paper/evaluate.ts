@@ -1,7 +1,7 @@
-import { createCpuBackend, openModel } from '@polygraft/model'
+import { createCpuBackend, type Model, openModel } from '@polygraft/model'
 import type { Checkpoint } from '@polygraft/tensor'
 import { createDraws } from './random.js'
-import { type Instruction, type Letter, NEW, ORIGINAL, TASKS, type World } from './world.js'
+import { type Instruction, type Letter, NEW, ORIGINAL, TASKS, type Task, type World } from './world.js'
 
 /** Held-out data: 'dev' for choosing, 'test' for reporting. */
 export type Split = 'dev' | 'test'
@@ -12,7 +12,18 @@ export interface Scores {
   readonly newPerplexity: number
   readonly originalInstructions: number
   readonly newInstructions: number
+  /** Share of each task's instructions answered exactly, [original, new]. */
+  readonly tasks: Readonly<Record<Task, readonly [number, number]>>
 }
+
+/** How much is measured in each language. */
+export interface Amounts {
+  readonly documents: number
+  readonly items: number
+}
+
+/** Sequences that are computed at once. */
+const TOGETHER = 35
 
 /** Measures a checkpoint on `documents` texts and `items` instructions for each language. */
 export async function measure(
@@ -20,59 +31,33 @@ export async function measure(
   world: World,
   seed: number,
   split: Split,
-  { documents, items }: { readonly documents: number; readonly items: number },
+  { documents, items }: Amounts,
 ): Promise<Scores> {
   const backend = await createCpuBackend()
   const model = await openModel(checkpoint, { backend })
-  const { vocabularySize: width } = model.dimensions
-  /** Logits [T, V] of all tokens. */
-  const logitsOf = async (tokens: readonly number[]) => {
-    const cache = model.createCache(tokens.length)
-    try {
-      return await model.forward([{ cache, begin: 0, tokens, wanted: 'all' }])
-    } finally {
-      backend.freeCache(cache)
-    }
+  const textOf = (letter: Letter) => {
+    const draws = createDraws(seed, `${split} documents ${letter}`)
+    return Array.from({ length: documents }, () => world.document(letter, draws))
   }
-  /** exp of the mean negative log-likelihood. */
-  const perplexity = async (letters: readonly Letter[]) => {
-    let [sum, count] = [0, 0]
-    for (const letter of letters) {
-      const draws = createDraws(seed, `${split} documents ${letter}`)
-      for (let i = 0; i < documents; i++) {
-        const tokens = world.document(letter, draws)
-        const logits = await logitsOf(tokens)
-        for (let t = 0; t + 1 < tokens.length; t++)
-          sum -= logProbability(logits.subarray(t * width, (t + 1) * width), tokens[t + 1]!)
-        count += tokens.length - 1
-      }
-    }
-    return Math.exp(sum / count)
-  }
-  // Greedy decoding gives the answer exactly when, after each of its tokens, the likeliest is the next: one pass tells.
-  const isRight = async ({ prompt, answer }: Instruction) => {
-    const tokens = [...prompt, ...answer]
-    const logits = await logitsOf(tokens)
-    return answer.every((token, i) => {
-      const at = (prompt.length + i - 1) * width
-      return likeliest(logits.subarray(at, at + width)) === token
-    })
-  }
-  const exactMatch = async (letters: readonly Letter[]) => {
-    let right = 0
-    for (const letter of letters) {
-      const draws = createDraws(seed, `${split} instructions ${letter}`)
-      for (let i = 0; i < items; i++)
-        right += Number(await isRight(world.instruction(letter, TASKS[i % TASKS.length]!, draws, true)))
-    }
-    return right / (items * letters.length)
+  const askedOf = (letter: Letter) => {
+    const draws = createDraws(seed, `${split} instructions ${letter}`)
+    return Array.from({ length: items }, (_, i) =>
+      world.instruction(letter, TASKS[i % TASKS.length]!, draws, true),
+    )
   }
   try {
+    const [original, added] = [
+      await shares(model, ORIGINAL.map(askedOf)),
+      await shares(model, NEW.map(askedOf)),
+    ]
     return {
-      originalPerplexity: await perplexity(ORIGINAL),
-      newPerplexity: await perplexity(NEW),
-      originalInstructions: await exactMatch(ORIGINAL),
-      newInstructions: await exactMatch(NEW),
+      originalPerplexity: await perplexity(model, ORIGINAL.flatMap(textOf)),
+      newPerplexity: await perplexity(model, NEW.flatMap(textOf)),
+      originalInstructions: mean(original),
+      newInstructions: mean(added),
+      tasks: Object.fromEntries(
+        TASKS.map((task, t) => [task, [original[t]!, added[t]!]] as const),
+      ) as Scores['tasks'],
     }
   } finally {
     await model.close()
@@ -80,8 +65,70 @@ export async function measure(
   }
 }
 
+/** exp of the mean negative log-likelihood of a token. */
+async function perplexity(model: Model, documents: readonly (readonly number[])[]): Promise<number> {
+  let [sum, count] = [0, 0]
+  await eachLogits(model, documents, (tokens, rowAt) => {
+    for (let t = 0; t + 1 < tokens.length; t++) sum -= logProbability(rowAt(t), tokens[t + 1]!)
+    count += tokens.length - 1
+  })
+  return Math.exp(sum / count)
+}
+
+/** Share of each task's instructions that are answered exactly, over all languages. */
+async function shares(model: Model, asked: readonly (readonly Instruction[])[]): Promise<number[]> {
+  const items = asked.flatMap((ofLanguage) =>
+    ofLanguage.map((item, i) => ({ ...item, task: i % TASKS.length })),
+  )
+  const [right, count] = [TASKS.map(() => 0), TASKS.map(() => 0)]
+  let at = 0
+  // Greedy decoding gives the answer exactly when, after each of its tokens, the likeliest is the next: one pass tells.
+  await eachLogits(
+    model,
+    items.map(({ prompt, answer }) => [...prompt, ...answer]),
+    (_, rowAt) => {
+      const { prompt, answer, task } = items[at++]!
+      const isRight = answer.every((token, i) => likeliest(rowAt(prompt.length + i - 1)) === token)
+      right[task]! += Number(isRight)
+      count[task]! += 1
+    },
+  )
+  return right.map((n, task) => n / count[task]!)
+}
+
+/** Visits the sequences in order with their logits, [V] for each position. */
+async function eachLogits(
+  model: Model,
+  sequences: readonly (readonly number[])[],
+  visit: (tokens: readonly number[], rowAt: (position: number) => Float32Array) => void,
+): Promise<void> {
+  const { vocabularySize: width } = model.dimensions
+  for (let begin = 0; begin < sequences.length; begin += TOGETHER) {
+    const part = sequences.slice(begin, begin + TOGETHER)
+    const spans = part.map((tokens) => ({
+      ...{ cache: model.createCache(tokens.length), begin: 0, tokens },
+      wanted: 'all' as const,
+    }))
+    try {
+      const logits = await model.forward(spans)
+      let row = 0
+      for (const tokens of part) {
+        const first = row
+        visit(tokens, (t) => logits.subarray((first + t) * width, (first + t + 1) * width))
+        row += tokens.length
+      }
+    } finally {
+      for (const { cache } of spans) model.backend.freeCache(cache)
+    }
+  }
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length
+}
+
 function logProbability(logits: Float32Array, token: number): number {
-  const highest = Math.max(...logits)
+  const highest = logits.reduce((a, b) => Math.max(a, b))
   let sum = 0
   for (const logit of logits) sum += Math.exp(logit - highest)
   return logits[token]! - highest - Math.log(sum)

@@ -1,7 +1,11 @@
 import { describe, expect, it } from 'vitest'
+import { measure, type Scores } from './evaluate.js'
+import { type Laboratory, STAGES } from './laboratory.js'
 import { createDraws } from './random.js'
-import { formatReport } from './report.js'
-import { STAGES } from './stages.js'
+import { PARTS } from './rows.js'
+import { untrained } from './stage.js'
+import { tableOf } from './table.js'
+import { widen } from './widen.js'
 import { createWorld, DOCUMENT_TOKENS, type Letter, NEW, ORIGINAL, TASKS, VOCABULARY } from './world.js'
 
 const words = (ids: readonly number[]) => ids.map((id) => VOCABULARY[id]!)
@@ -52,23 +56,54 @@ describe('the world', () => {
 })
 
 describe('the stages', () => {
-  it('need what stands before them', () => {
+  it('need what stands before them, and the tables name nothing else', () => {
     const names = STAGES.map(({ name }) => name)
+    expect(new Set(names).size).toBe(names.length)
     STAGES.forEach(({ needs }, i) => {
       for (const need of needs) expect(names.slice(0, i)).toContain(need)
     })
+    for (const { methods } of PARTS)
+      for (const { stages } of methods) for (const stage of stages) expect(names).toContain(stage)
+  })
+})
+
+describe('a table', () => {
+  const scores = (x: number, documents = 2): Scores => ({
+    ...{ originalPerplexity: documents, newPerplexity: 2, originalInstructions: x, newInstructions: 0.5 },
+    tasks: Object.fromEntries(TASKS.map((task) => [task, [x, 0.5]])) as unknown as Scores['tasks'],
   })
 
-  it('are reported as means with standard errors, and a short run says that it is one', () => {
-    const scores = (x: number) => ({
-      originalPerplexity: x,
-      newPerplexity: 2,
-      originalInstructions: x / 10,
-      newInstructions: 0.5,
+  it('has each method with the parameter that the development split chooses, on the seeds that have it', async () => {
+    const laboratory = (seed: number, dev: Record<string, number>): Laboratory => ({
+      seed,
+      scores: async (name, split) =>
+        split === 'dev' ? scores(dev[name]!) : name === 'b' && seed === 1 ? undefined : scores(0.1 * seed),
     })
-    const facts = { command: 'c', commit: 'x', seeds: [0, 1], scale: 0.5, split: 'dev' }
-    const report = formatReport([{ title: 'm', scores: [scores(2), scores(4)] }], facts)
-    expect(report).toContain('| m | 3.00 ± 1.00 | 2.00 ± 0.00 | 30.0 ± 10.0 | 50.0 ± 0.0 |')
-    expect(report).toContain('Shortened')
+    const part = {
+      ...{ name: 'main', title: 'Main', about: '' },
+      methods: [{ title: 'merge', stages: ['a', 'b', 'c'] }],
+    }
+    const laboratories = [
+      laboratory(1, { a: 0.1, b: 0.6, c: 0.9 }),
+      laboratory(2, { a: 0.1, b: 0.9, c: 0.2 }),
+    ]
+    const [row] = await tableOf(part, laboratories)
+    expect(row).toMatchObject({ stage: 'b', isChosen: true, seeds: [2] })
+  })
+})
+
+describe('a wider model', () => {
+  it('computes what it did', async () => {
+    const base = untrained(4)
+    const world = createWorld(4)
+    const amounts = { documents: 1, items: 7 }
+    const [narrow, wide] = [base, widen(base, 4, 4)]
+    expect(wide.tensors.get('model.layers.0.mlp.down_proj.weight')!.shape).toEqual([64, 768])
+    const [before, after] = [
+      await measure(narrow, world, 4, 'dev', amounts),
+      await measure(wide, world, 4, 'dev', amounts),
+    ]
+    expect(after.originalPerplexity).toBeCloseTo(before.originalPerplexity, 3)
+    expect(after.newPerplexity).toBeCloseTo(before.newPerplexity, 3)
   })
 })

@@ -12,7 +12,7 @@ import {
   trainedCheckpoint,
 } from '@polygraft/train'
 import { createDraws } from './random.js'
-import { DOCUMENT_TOKENS, type Letter, NEW, TASKS, type World } from './world.js'
+import { DOCUMENT_TOKENS, expertOf, type Letter, NEW, TASKS, type World } from './world.js'
 
 /** A stage of training: what is trained, on what, how long. */
 export interface TrainingStage {
@@ -22,6 +22,10 @@ export interface TrainingStage {
   readonly warmup: number
   readonly balance?: number
   readonly lpr?: number
+  /** Weight of the loss that sends each language to its own expert. */
+  readonly language?: number
+  /** Patterns of what is trained, in place of the stage's own. */
+  readonly train?: readonly string[]
   readonly data: readonly LanguageData[]
 }
 
@@ -38,7 +42,10 @@ export function rawText(
 ): LanguageData {
   const draws = createDraws(seed, `train ${name} ${letter}`)
   const sequences = Array.from({ length: count }, () => sequenceOf(world.document(letter, draws), 0))
-  return { language: `${letter} text`, sequences, weight, isOriginal: !NEW.includes(letter) }
+  return {
+    ...{ language: `${letter} text`, sequences, weight },
+    ...{ isOriginal: !NEW.includes(letter), experts: [expertOf(letter)] },
+  }
 }
 
 /** `count` instructions; the loss is on the answers. */
@@ -70,19 +77,20 @@ export async function trainStage(
   checkpoint: Checkpoint,
   seed: number,
   name: string,
-  { stage, steps, rate, warmup, balance = 0, lpr = 0, data }: TrainingStage,
+  training: TrainingStage,
   onStep: (step: number, loss: number) => void,
 ): Promise<Checkpoint> {
+  const { stage, steps, rate, warmup, balance = 0, lpr = 0, language = 0, data, ...selection } = training
   const { config } = checkpoint
   const spec = decoderSpec(config)
   const trainer = createTrainer(
     spec,
     expectedTensors(familyOf(config), config),
-    selectTensors(spec, stage, {}),
+    selectTensors(spec, stage, selection),
     {
       ...{ steps, rate, warmup: Math.min(warmup, steps), floor: 0.1, clip: 1 },
       adam: { beta1: 0.9, beta2: 0.98, eps: 1e-8, weightDecay: 0.05 },
-      losses: { balance, z: 0, lpr },
+      losses: { balance, z: 0, lpr, language },
     },
   )
   await loadValues(checkpoint, trainer.values)

@@ -10,6 +10,8 @@ export type Letter = 'a' | 'b' | 'c' | 'd'
 export const ORIGINAL: readonly Letter[] = ['a', 'b']
 export const NEW: readonly Letter[] = ['c', 'd']
 const LANGUAGES = [...ORIGINAL, ...NEW]
+/** The expert of a language where each new one has its own: 0 for the original ones. */
+export const expertOf = (letter: Letter) => NEW.indexOf(letter) + 1
 
 const SPECIAL = ['<pad>', '<unk>', '<bos>', '<eos>', '<user>', '<asst>', '<end>']
 const PUNCTUATION = ['.', '?', ':', ',', '[', ']']
@@ -32,7 +34,7 @@ const IDS = new Map(VOCABULARY.map((token, id) => [token, id]))
 export const DOCUMENT_TOKENS = 64
 
 export const TASKS = ['where', 'fact', 'repeat', 'reverse', 'json', 'same', 'flip'] as const
-type Task = (typeof TASKS)[number]
+export type Task = (typeof TASKS)[number]
 
 /** A prompt and its answer as token ids. */
 export interface Instruction {
