@@ -44,7 +44,7 @@ const REVIEW: Training = {
 }
 
 /** Weaker and stronger continued pre-training: factors on steps and rate. */
-export const STRENGTHS = {
+const STRENGTHS = {
   weak: { steps: 0.5, rate: 0.5 },
   strong: { steps: 1, rate: 2 },
 } as const

@@ -36,9 +36,9 @@ const MAIN = [
 ]
 
 const MATCHED = [
+  of('upcycled instruct model, CPT, review', 'moe-review-instruct'),
   of('LLaMA Pro, 8 blocks, + λΔ', ...lambdas('llama-pro')),
   of('wider dense model, FFN × 4, + λΔ', ...lambdas('wide')),
-  of('upcycled instruct model, CPT, review', 'moe-review-instruct'),
   of('BTX, 3 experts, + λΔ', ...lambdas('btx-delta')),
 ]
 

@@ -41,7 +41,7 @@ async function bestOf({ stages }: Method, laboratories: readonly Laboratory[]): 
 }
 
 /** What parameters are chosen by. */
-export function bothInstructions({ originalInstructions, newInstructions }: Scores): number {
+function bothInstructions({ originalInstructions, newInstructions }: Scores): number {
   return (originalInstructions + newInstructions) / 2
 }
 
