@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES, writeCheckpoint } from '@polygraft/engine'
 import type { Checkpoint } from '@polygraft/tensor'
@@ -16,6 +16,8 @@ const BY_NAME = new Map(STAGES.map((stage) => [stage.name, stage]))
 /** One seed's models and scores, each made when it is first asked for and kept in `dir`. */
 export interface Laboratory {
   readonly seed: number
+  /** What the trainings so far took, and the commits that they were done at. */
+  costs(): { readonly cpuSeconds: number; readonly commits: readonly string[] }
   /** The scores of a stage; undefined where that would take a training, and `mayTrain` is false. */
   scores(name: string, split: Split): Promise<Scores | undefined>
 }
@@ -26,7 +28,14 @@ export interface LaboratoryOptions {
   readonly scale: number
   readonly amounts: Amounts
   readonly mayTrain: boolean
+  /** Of the sources; noted with every training. */
+  readonly commit: string
   say(line: string): void
+}
+
+interface Cost {
+  readonly cpuSeconds: number
+  readonly commit: string
 }
 
 export function createLaboratory({
@@ -35,6 +44,7 @@ export function createLaboratory({
   scale,
   amounts,
   mayTrain,
+  commit,
   say,
 }: LaboratoryOptions): Laboratory {
   mkdirSync(dir, { recursive: true })
@@ -61,13 +71,22 @@ export function createLaboratory({
     await keep(made, folder)
     writeFileSync(
       join(dir, `${name}.cost.json`),
-      `${JSON.stringify({ cpuSeconds: (user + system) / 1e6 })}\n`,
+      `${JSON.stringify({ cpuSeconds: (user + system) / 1e6, commit })}\n`,
     )
     return openFolder(folder)
   }
 
   return {
     seed,
+    costs() {
+      const costs: Cost[] = readdirSync(dir)
+        .filter((file) => file.endsWith('.cost.json'))
+        .map((file) => JSON.parse(readFileSync(join(dir, file), 'utf8')))
+      return {
+        cpuSeconds: costs.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0),
+        commits: [...new Set(costs.map(({ commit }) => commit))],
+      }
+    },
     async scores(name, split) {
       const file = join(dir, `${name}.${split}.json`)
       if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8'))

@@ -1,7 +1,7 @@
 // `npm run paper [-- --help]`: the experiment in miniature, from the generator to docs/paper.md. A model that is there already is not made again.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { createLaboratory } from './laboratory.js'
@@ -15,7 +15,7 @@ const HELP = `npm run paper -- [options]
   --scale <x>       share of each training's steps (1)
   --kept            train nothing: report what was trained before, each row on the seeds that have it
   --dir <dir>       where models and scores are kept (out/paper)
-  --report <dir>    where paper.md and its plots go (out/paper)`
+  --report <dir>    where paper.md and its plots go (out/paper; docs for the page of the repository)`
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const { values: options } = parseArgs({
@@ -37,23 +37,30 @@ async function main(): Promise<void> {
   const scale = Number(options.scale)
   const amounts = scale < 1 ? { documents: 8, items: 35 } : { documents: 48, items: 350 }
   const seeds = options.seeds.split(',').map(Number)
+  const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
+    cwd: root,
+    encoding: 'utf8',
+  }).trim()
   const laboratories = seeds.map((seed) =>
     createLaboratory({
-      ...{ seed, scale, amounts, mayTrain: !options.kept, say: console.log },
+      ...{ seed, scale, amounts, mayTrain: !options.kept, commit, say: console.log },
       dir: join(options.dir, `scale-${scale}`, `seed-${seed}`),
     }),
   )
   const wanted = PARTS.filter(({ name }) => options.parts.split(',').includes(name))
   const tables = []
   for (const part of wanted) tables.push({ part, rows: await tableOf(part, laboratories) })
-  const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
-    cwd: root,
-    encoding: 'utf8',
-  }).trim()
   const command = ['npm run paper --', ...process.argv.slice(2)].join(' ')
-  mkdirSync(options.report, { recursive: true })
-  for (const [name, content] of formatReport(tables, { command, commit, seeds, scale })) {
-    writeFileSync(join(options.report, name), content)
-    console.log(`wrote ${join(options.report, name)}`)
+  const costs = laboratories.map(({ seed, costs }) => ({ seed, ...costs() }))
+  const facts = {
+    ...{ command, commit, scale },
+    trainedWith: [...new Set(costs.flatMap(({ commits }) => commits))],
+    cpuSeconds: new Map(costs.map(({ seed, cpuSeconds }) => [seed, cpuSeconds])),
+  }
+  for (const [path, content] of formatReport(tables, facts)) {
+    const file = join(options.report, path)
+    mkdirSync(dirname(file), { recursive: true })
+    writeFileSync(file, content)
+    console.log(`wrote ${file}`)
   }
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { measure, type Scores } from './evaluate.js'
 import { type Laboratory, STAGES } from './laboratory.js'
 import { createDraws } from './random.js'
-import { PARTS } from './rows.js'
+import { PARTS, type Part } from './rows.js'
 import { untrained } from './stage.js'
 import { tableOf } from './table.js'
 import { widen } from './widen.js'
@@ -76,11 +76,12 @@ describe('a table', () => {
   it('has each method with the parameter that the development split chooses, on the seeds that have it', async () => {
     const laboratory = (seed: number, dev: Record<string, number>): Laboratory => ({
       seed,
+      costs: () => ({ cpuSeconds: 0, commits: [] }),
       scores: async (name, split) =>
         split === 'dev' ? scores(dev[name]!) : name === 'b' && seed === 1 ? undefined : scores(0.1 * seed),
     })
-    const part = {
-      ...{ name: 'main', title: 'Main', about: '' },
+    const part: Part = {
+      ...{ name: 'main', title: 'Main', about: '', split: 'test', isCommon: false },
       methods: [{ title: 'merge', stages: ['a', 'b', 'c'] }],
     }
     const laboratories = [

@@ -1,3 +1,5 @@
+import type { Split } from './evaluate.js'
+
 /** A row of a table: a method, and the stages that it is where its own parameter takes the values that are tried. */
 export interface Method {
   readonly title: string
@@ -9,6 +11,10 @@ export interface Part {
   readonly name: string
   readonly title: string
   readonly about: string
+  /** Where figures come from: 'test', and 'dev' for what was tried to find something better. */
+  readonly split: Split
+  /** Only the seeds that every row has. */
+  readonly isCommon: boolean
   readonly methods: readonly Method[]
 }
 
@@ -36,6 +42,7 @@ const MAIN = [
 ]
 
 const MATCHED = [
+  of('**DeltaMoE**', ...lambdas('delta-moe')),
   of('upcycled instruct model, CPT, review', 'moe-review-instruct'),
   of('LLaMA Pro, 8 blocks, + λΔ', ...lambdas('llama-pro')),
   of('wider dense model, FFN × 4, + λΔ', ...lambdas('wide')),
@@ -54,6 +61,9 @@ const ABLATIONS = [
   of('Δ on all but embedding and head', 'graft-not-vocabulary'),
   of('Δ not on experts 1–3', 'graft-first-expert'),
   of('router folded', 'graft-fold'),
+  of('λ = 1.25 on experts 1–3', 'graft-more-on-new'),
+  of('λ from 0.8 in the first layer to 1.2 in the last', 'graft-later'),
+  of('λ from 1.2 in the first layer to 0.8 in the last', 'graft-earlier'),
 ]
 
 const TRAINED_ABLATIONS = [
@@ -81,24 +91,39 @@ const TRIED = [
   of('ParamΔ, λ = 1', 'param-delta'),
   of('E = 3, k = 2, routers started and trained by language', 'delta-moe-by-language'),
   of('E = 3, k = 1, the same', 'delta-moe-top-1'),
-  of('λ = 1.25 on experts 1–3', 'graft-more-on-new'),
-  of('larger λ in later layers (0.8 to 1.2)', 'graft-later'),
-  of('larger λ in earlier layers (1.2 to 0.8)', 'graft-earlier'),
   of('SFT with 50 % raw text: DeltaMoE', 'delta-moe-half'),
   of('SFT with 50 % raw text: ParamΔ', 'param-delta-half'),
   of('SFT with 50 % raw text: instruct, no CPT', 'instruct-half'),
 ]
 
+const reported = { split: 'test', isCommon: false } as const
+const common = { split: 'test', isCommon: true } as const
+
 export const PARTS: readonly Part[] = [
   {
-    name: 'main',
-    title: 'Main table',
-    about: 'The parameter in brackets is that of the development split.',
-    methods: MAIN,
+    ...{ name: 'main', title: 'Main rows', ...reported, methods: MAIN },
+    about:
+      'In brackets the value of the method’s own parameter that did best on the development split. Merges are of the dense CPT and the instruct model.',
   },
-  { name: 'matched', title: 'As many parameters, other roads', about: '', methods: MATCHED },
-  { name: 'frontier', title: 'How hard continued pre-training hits', about: '', methods: FRONTIER },
-  { name: 'grafts', title: 'Ablations of the graft', about: '', methods: ABLATIONS },
-  { name: 'trainings', title: 'Ablations of the training', about: '', methods: TRAINED_ABLATIONS },
-  { name: 'tried', title: 'Tried to make it better', about: '', methods: TRIED },
+  {
+    ...{ name: 'matched', title: 'As many parameters, other roads', ...reported, methods: MATCHED },
+    about:
+      'The mixture has 0.67 M parameters. LLaMA Pro: as many in 8 inserted blocks, which alone are trained; the wider model: the same neurons in one block, all trained; BTX: two dense models of one new language each, mixed. The upcycled instruct model is no graft: the mixture is made of the instruct model, then trained on raw text of the new languages and reviewed.',
+  },
+  {
+    ...{ name: 'frontier', title: 'How hard continued pre-training hits', ...common, methods: FRONTIER },
+    about: 'Weak: half the steps and half the rate. Strong: twice the rate. λ = 1.',
+  },
+  {
+    ...{ name: 'grafts', title: 'Ablations of the graft', ...reported, methods: ABLATIONS },
+    about: 'No training: all on the same mixture. λ = 1 where nothing else is said.',
+  },
+  {
+    ...{ name: 'trainings', title: 'Ablations of the training', ...common, methods: TRAINED_ABLATIONS },
+    about: 'λ = 1.',
+  },
+  {
+    ...{ name: 'tried', title: 'Tried to make it better', split: 'dev', isCommon: true, methods: TRIED },
+    about: 'On the development split. λ = 1.',
+  },
 ]

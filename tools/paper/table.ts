@@ -1,4 +1,4 @@
-import type { Scores } from './evaluate.js'
+import type { Scores, Split } from './evaluate.js'
 import type { Laboratory } from './laboratory.js'
 import type { Method, Part } from './rows.js'
 
@@ -12,12 +12,12 @@ export interface Row {
   readonly scores: readonly Scores[]
 }
 
-/** Every method that some laboratory has, on the test split, each with the parameter that is best on the development split. */
+/** Every method that some laboratory has, each with the parameter that is best on the development split. */
 export async function tableOf(part: Part, laboratories: readonly Laboratory[]): Promise<Row[]> {
   const rows: Row[] = []
   for (const method of part.methods) {
     const stage = await bestOf(method, laboratories)
-    const scored = await scoresOf(stage, 'test', laboratories)
+    const scored = await scoresOf(stage, part.split, laboratories)
     if (scored.length === 0) continue
     rows.push({
       ...{ title: method.title, stage, isChosen: method.stages.length > 1 },
@@ -25,7 +25,16 @@ export async function tableOf(part: Part, laboratories: readonly Laboratory[]): 
       scores: scored.map(({ scores }) => scores),
     })
   }
-  return rows
+  return part.isCommon ? rows.map((row) => onSeeds(row, commonSeeds(rows))) : rows
+}
+
+function commonSeeds(rows: readonly Row[]): readonly number[] {
+  const [first, ...rest] = rows.map(({ seeds }) => seeds)
+  return (first ?? []).filter((seed) => rest.every((seeds) => seeds.includes(seed)))
+}
+
+function onSeeds(row: Row, seeds: readonly number[]): Row {
+  return { ...row, seeds, scores: seeds.map((seed) => row.scores[row.seeds.indexOf(seed)]!) }
 }
 
 /** The stage with the highest mean of original and new languages' instructions over all seeds, on the development split. */
@@ -45,7 +54,7 @@ function bothInstructions({ originalInstructions, newInstructions }: Scores): nu
   return (originalInstructions + newInstructions) / 2
 }
 
-async function scoresOf(stage: string, split: 'dev' | 'test', laboratories: readonly Laboratory[]) {
+async function scoresOf(stage: string, split: Split, laboratories: readonly Laboratory[]) {
   const found = []
   for (const laboratory of laboratories) {
     const scores = await laboratory.scores(stage, split)
