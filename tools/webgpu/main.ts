@@ -1,8 +1,11 @@
-// `npx tsx tools/webgpu/main.ts`: the suite of packages/webgpu in Chromium, on SwiftShader. Needs Debian's chromium, or CHROMIUM to name another.
+// `npx tsx tools/webgpu/main.ts [--only <part of a name>]`: the suites of packages/webgpu and packages/model in Chromium, on SwiftShader, and a chat. Needs
+// Debian's chromium, or CHROMIUM to name another.
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { chromium } from 'playwright-core'
+import { chromium, type Route } from 'playwright-core'
 import type { Outcome } from '../../packages/webgpu/test/suite/index.js'
+import type { Page } from './page.js'
 
 const FLAGS = [
   '--no-sandbox',
@@ -14,15 +17,11 @@ const FLAGS = [
 ]
 /** WebGPU is only there for pages of https or of this host. Nothing is served: the requests are answered here. */
 const PAGE = 'http://localhost/'
+const CHECKPOINT = `${PAGE}checkpoint/`
 const CASE_TIMEOUT_MS = 60_000
 
-/** What the page offers to this program. */
-interface Suite {
-  names(): readonly string[]
-  open(): Promise<string>
-  run(name: string): Promise<Outcome>
-}
-
+const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
+const only = process.argv.includes('--only') ? process.argv[process.argv.indexOf('--only') + 1]! : ''
 const script = await bundle()
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -30,26 +29,16 @@ const browser = await chromium.launch({
 })
 const outcomes: Outcome[] = []
 try {
-  const page = await browser.newPage()
-  page.on('pageerror', (error) => console.error(error.message))
-  await page.route('**', (route) =>
-    route.request().url() === `${PAGE}suite.js`
-      ? route.fulfill({ contentType: 'text/javascript', body: script })
-      : route.fulfill({ contentType: 'text/html', body: '<script type="module" src="suite.js"></script>' }),
-  )
-  await page.goto(PAGE)
-  await page.waitForFunction(() => 'suite' in globalThis)
-  console.log(await page.evaluate(() => (globalThis as unknown as { suite: Suite }).suite.open()))
-  const names = await page.evaluate(() => (globalThis as unknown as { suite: Suite }).suite.names())
-  for (const name of names) {
-    const late = new Promise<Outcome>((resolve) =>
-      setTimeout(
-        () => resolve({ name, status: 'failed', message: 'no answer', ms: CASE_TIMEOUT_MS }),
-        CASE_TIMEOUT_MS,
-      ).unref(),
-    )
-    const run = page.evaluate((each) => (globalThis as unknown as { suite: Suite }).suite.run(each), name)
-    const outcome = await Promise.race([run, late])
+  const tab = await browser.newPage()
+  tab.on('pageerror', (error) => console.error(error.message))
+  await tab.route('**', respond)
+  await tab.goto(PAGE)
+  await tab.waitForFunction(() => 'page' in globalThis)
+  console.log(await tab.evaluate(() => (globalThis as unknown as { page: Page }).page.open()))
+  const names = await tab.evaluate(() => (globalThis as unknown as { page: Page }).page.names)
+  for (const name of names.filter((each) => each.includes(only))) {
+    const run = tab.evaluate((each) => (globalThis as unknown as { page: Page }).page.run(each), name)
+    const outcome = await Promise.race([run, late(name)])
     console.log(`${outcome.status} ${name} ${Math.round(outcome.ms)} ms ${outcome.message ?? ''}`)
     outcomes.push(outcome)
   }
@@ -60,21 +49,25 @@ const count = (status: Outcome['status']) => outcomes.filter((outcome) => outcom
 console.log(`chromium: ${count('passed')} passed, ${count('failed')} failed, ${count('skipped')} skipped`)
 process.exitCode = count('failed') > 0 || count('passed') === 0 ? 1 : 0
 
+function late(name: string): Promise<Outcome> {
+  const outcome: Outcome = { name, status: 'failed', message: 'no answer', ms: CASE_TIMEOUT_MS }
+  return new Promise((resolve) => setTimeout(() => resolve(outcome), CASE_TIMEOUT_MS).unref())
+}
+
+function respond(route: Route): Promise<void> {
+  const url = route.request().url()
+  if (url === `${PAGE}page.js`) return route.fulfill({ contentType: 'text/javascript', body: script })
+  if (url.startsWith(CHECKPOINT)) {
+    const name = url.slice(CHECKPOINT.length)
+    return route.fulfill({ body: readFileSync(path(`../trio/checkpoints/instruct/${name}`)) })
+  }
+  return route.fulfill({ contentType: 'text/html', body: '<script type="module" src="page.js"></script>' })
+}
+
+/** A module of Node anywhere below the page is an error here. */
 async function bundle(): Promise<string> {
-  const contents = `
-    import { createGpu } from '@polygraft/webgpu'
-    import { CASE_NAMES, runCase } from './index.js'
-    let gpu
-    globalThis.suite = {
-      names: () => CASE_NAMES,
-      open: async () => (gpu = await createGpu()).name,
-      run: (name) => runCase(gpu, name),
-    }`
   const { outputFiles } = await build({
-    stdin: {
-      contents,
-      resolveDir: fileURLToPath(new URL('../../packages/webgpu/test/suite', import.meta.url)),
-    },
+    entryPoints: [path('page.ts')],
     bundle: true,
     platform: 'browser',
     format: 'esm',

@@ -25,7 +25,7 @@ trap 'rm -f "$report" "$log"' EXIT
 cd "$root"
 status=0
 VK_ICD_FILENAMES=$driver VK_DRIVER_FILES=$driver node node_modules/vitest/vitest.mjs run --config=tools/vitest.config.ts \
-  --reporter=verbose --reporter=json --outputFile.json="$report" packages/webgpu packages/model/src/webgpu.test.ts || status=$?
+  --reporter=verbose --reporter=json --outputFile.json="$report" packages/webgpu packages/model/test/webgpu.test.ts || status=$?
 npx tsx tools/webgpu/main.ts | tee "$log" || status=$?
 node - "$report" "$log" <<'JS'
 const { readFileSync } = require('fs')

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import { gpuOrReason } from './gpu-or-reason.js'
-import { CASE_NAMES, runCase } from './suite/index.js'
+import { runCase, SUITE } from './suite/index.js'
 
 const found = await gpuOrReason()
 afterAll(() => {
@@ -8,10 +8,10 @@ afterAll(() => {
 })
 
 describe(`the suite on ${typeof found === 'string' ? 'no GPU' : found.name}`, () => {
-  if (typeof found === 'string') it.skip(`${CASE_NAMES.length} cases: ${found}`, () => {})
+  if (typeof found === 'string') it.skip(`${SUITE.length} cases: ${found}`, () => {})
   else
-    it.each(CASE_NAMES)('%s', async (name) => {
-      const { status, message } = await runCase(found, name)
+    it.each(SUITE)('$name', async (each) => {
+      const { status, message } = await runCase(found, each)
       expect(message, status).toBe(status === 'skipped' ? message : undefined)
     })
 })

@@ -3,7 +3,7 @@ import type { Case } from './case.js'
 import { DECODER_CASES } from './decoder.js'
 import { TILE_CASES } from './tiles.js'
 
-const SUITE: readonly Case[] = [...TILE_CASES, ...DECODER_CASES]
+export const SUITE: readonly Case[] = [...TILE_CASES, ...DECODER_CASES]
 
 /** How one case went. */
 export interface Outcome {
@@ -14,11 +14,9 @@ export interface Outcome {
   readonly ms: number
 }
 
-export const CASE_NAMES: readonly string[] = SUITE.map(({ name }) => name)
-
 /** Runs one case. It fails when it throws, or leaves buffers behind. */
-export async function runCase(gpu: Gpu, name: string): Promise<Outcome> {
-  const found = SUITE.find((each) => each.name === name)!
+export async function runCase(gpu: Gpu, found: Case): Promise<Outcome> {
+  const { name } = found
   const reason = found.skip?.(gpu)
   if (reason !== undefined) return { name, status: 'skipped', message: reason, ms: 0 }
   const start = performance.now()
