@@ -44,6 +44,13 @@ function graft(
   return ['graft', ...inputs, '-o', at(out), '--max-shard-size', shard, '--threads', threads, ...more]
 }
 
+/** TIES, which measures before it writes; `instruct` is read in both passes. */
+async function ties(out: string, instruct: string): Promise<string[]> {
+  const model = `{ model: ${at(instruct)}, parameters: { weight: 1, density: 0.3 } }`
+  await writeFile(at('ties.yml'), `merge_method: ties\nbase_model: ${at('base')}\nmodels: [${model}]\n`)
+  return ['merge', at('ties.yml'), '-o', at(out), '--max-shard-size', '500KB', '--threads', '2']
+}
+
 /** A folder's files, but for where the inputs lay. */
 async function contentOf(out: string): Promise<Map<string, string>> {
   const names = (await readdir(at(out))).sort()
@@ -232,6 +239,16 @@ describe('an input that changes while it is read', () => {
     expect(ended.stdout).toContain('mine/model.safetensors')
     expect(await left()).toEqual(['fault.mjs', 'mine'])
   })
+
+  it('is touched after it was measured: nothing is published', async () => {
+    await copyOf(at('instruct'), at('mine'))
+    const child = await startAndNote('out', await ties('out', 'mine'))
+    await utimes(at('mine/model.safetensors'), 1000, 1000)
+    const ended = await child.ended
+    expect(ended.code).toBe(1)
+    expect(codeOf(ended)).toBe('changed')
+    expect(await left()).toEqual(['fault.mjs', 'mine', 'ties.yml'])
+  })
 })
 
 describe('a fault of the system', () => {
@@ -253,6 +270,16 @@ if (${thread}) fs.${call} = (...args) => { if (++calls > ${calls}) { ${fault} } 
     expect(ended.code).toBe(1)
     expect(codeOf(ended)).toBe(code)
     expect(await left()).toEqual(['fault.mjs'])
+  })
+
+  it('in a thread that measures is told, and nothing is begun', async () => {
+    const ended = await run(
+      [...(await ties('out', 'instruct')), '--json'],
+      await after('readSync', '!isMainThread', `throw fault('EIO')`),
+    )
+    expect(ended.code).toBe(1)
+    expect(codeOf(ended)).toBe('io')
+    expect(await left()).toEqual(['fault.mjs', 'ties.yml'])
   })
 
   it.each([0, 3])('a thread that ends without a word is told (exit code %d)', async (exit) => {
