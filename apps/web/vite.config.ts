@@ -15,5 +15,5 @@ export default defineConfig({
     assetsInlineLimit: 0,
   },
   worker: { format: 'es' },
-  plugins: [trio(fileURLToPath(new URL('../../tools/trio/checkpoints', import.meta.url))), offline()],
+  plugins: [trio(fileURLToPath(new URL('../../tools/trio', import.meta.url))), offline()],
 })

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 import { preview } from 'vite'
+import { expect } from 'vitest'
 
 const APP = fileURLToPath(new URL('..', import.meta.url))
 const EXECUTABLE = process.env.CHROMIUM ?? '/usr/bin/chromium'
@@ -31,10 +32,11 @@ export interface Visit {
   readonly requests: string[]
 }
 
-export async function openSite(): Promise<Site> {
+/** @param flags More of Chromium's. */
+export async function openSite(flags: readonly string[] = []): Promise<Site> {
   const server = await preview({ root: APP, configFile: `${APP}vite.config.ts`, preview: { port: 0 } })
   const url = server.resolvedUrls!.local[0]!
-  const browser = await chromium.launch({ executablePath: EXECUTABLE, args: FLAGS })
+  const browser = await chromium.launch({ executablePath: EXECUTABLE, args: [...FLAGS, ...flags] })
   return {
     url,
     async newPage(options = {}) {
@@ -62,3 +64,23 @@ export async function openTrio({ page }: Visit): Promise<void> {
   await page.getByRole('button', { name: 'Open the tiny trio' }).click()
   await page.getByRole('heading', { level: 1, name: 'cpt' }).waitFor()
 }
+
+/** Goes through a visit; nothing may be complained of, and nobody else asked. */
+export async function visitSite(
+  site: Site,
+  walk: (visit: Visit) => Promise<void>,
+  options?: Parameters<Site['newPage']>[0],
+): Promise<void> {
+  const visited = await site.newPage(options)
+  try {
+    await walk(visited)
+    expect(visited.complaints).toEqual([])
+    expect(visited.requests.filter((url) => !url.startsWith(site.url) && !url.startsWith('blob:'))).toEqual(
+      [],
+    )
+  } finally {
+    await visited.context.close()
+  }
+}
+
+export const goTo = (page: Page, name: string) => page.getByRole('link', { name, exact: true }).click()

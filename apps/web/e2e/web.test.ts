@@ -8,7 +8,7 @@ import type { Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { polygraft, trioPath } from './cli.js'
 import { serve } from './server.js'
-import { openSite, openTrio, type Site, type Visit } from './site.js'
+import { goTo, openSite, openTrio, type Site, type Visit, visitSite } from './site.js'
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const PICTURES = fileURLToPath(new URL('../../../docs/web/', import.meta.url))
@@ -24,21 +24,8 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-/** Goes through a visit; nothing may be complained of, and nobody else asked. */
-async function visit(walk: (visit: Visit) => Promise<void>, options?: Parameters<Site['newPage']>[0]) {
-  const visited = await site.newPage(options)
-  try {
-    await walk(visited)
-    expect(visited.complaints).toEqual([])
-    expect(visited.requests.filter((url) => !url.startsWith(site.url) && !url.startsWith('blob:'))).toEqual(
-      [],
-    )
-  } finally {
-    await visited.context.close()
-  }
-}
-
-const goTo = (page: Page, name: string) => page.getByRole('link', { name, exact: true }).click()
+const visit = (walk: (visit: Visit) => Promise<void>, options?: Parameters<Site['newPage']>[0]) =>
+  visitSite(site, walk, options)
 
 describe('a first visit', () => {
   it('shows a model with one click, layer by layer, and the values of a tensor', () =>
@@ -310,6 +297,13 @@ describe.each(['light', 'dark'] as const)('in %s', (scheme) => {
         await page.getByRole('button', { name: 'Write into this browser' }).click()
         await page.locator('.digests code').first().waitFor()
         await check(page, `build-${scheme}`)
+        await goTo(page, 'Try')
+        await page.getByRole('button', { name: 'fage : bozu dolu disa' }).click()
+        await page.getByText('Questions answered: 1').waitFor()
+        await page.getByRole('button', { name: 'Texts of the tiny trio' }).click()
+        await page.getByRole('button', { name: 'Show experts' }).click()
+        await page.locator('.map td').first().waitFor()
+        await check(page, `try-${scheme}`)
       },
       { colorScheme: scheme, viewport: { width: 1200, height: 800 } },
     ))

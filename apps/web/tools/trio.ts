@@ -2,11 +2,14 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Plugin } from 'vite'
 
+const LANGUAGES = ['a', 'b', 'c', 'd']
+
 /**
  * The tiny trained checkpoints as files of the site, `trio/base/config.json` and so on, and `trio/files.json`, which lists them by
- * checkpoint: a page cannot list a folder.
+ * checkpoint: a page cannot list a folder. Held-out text of each language lies beside them, `trio/raw-a.txt` and so on.
  */
-export function trio(folder: string): Plugin {
+export function trio(root: string): Plugin {
+  const folder = join(root, 'checkpoints')
   return {
     name: 'polygraft-trio',
     generateBundle() {
@@ -20,6 +23,12 @@ export function trio(folder: string): Plugin {
             fileName: `trio/${name}/${file}`,
             source: readFileSync(join(folder, name, file)),
           })
+      for (const file of LANGUAGES.map((language) => `raw-${language}.txt`))
+        this.emitFile({
+          type: 'asset',
+          fileName: `trio/${file}`,
+          source: readFileSync(join(root, 'data', file)),
+        })
     },
   }
 }

@@ -5,6 +5,8 @@ import { problemsOf, worker } from './worker.js'
 
 /** The checkpoints that are open, by key, in the order in which they were opened. */
 export const models = signal<ReadonlyMap<string, Model>>(new Map())
+/** Where they came from, for other workers that open them again. */
+export const openings = new Map<string, Opening>()
 /** What is being opened. */
 export const opening = signal<readonly string[]>([])
 /** What opening has met. */
@@ -21,6 +23,7 @@ export async function openModel(what: Opening): Promise<Model | undefined> {
   opening.value = [...opening.value, key]
   try {
     const model = await worker().open(key, what)
+    openings.set(key, what)
     models.value = new Map([...models.value, [key, model]])
     return model
   } catch (error) {
@@ -38,6 +41,7 @@ export async function openTrio(): Promise<void> {
 
 export async function closeModel(key: string): Promise<void> {
   models.value = new Map([...models.value].filter(([each]) => each !== key))
+  openings.delete(key)
   await worker().close(key)
 }
 

@@ -17,12 +17,14 @@ import { BuildPage } from './build-page.js'
 import { ComparePage } from './compare-page.js'
 import { InspectPage } from './inspect-page.js'
 import { OpenPage } from './open-page.js'
+import { TryPage } from './try-page.js'
 
 const VIEWS: Readonly<Record<Page, () => preact.JSX.Element>> = {
   open: OpenPage,
   inspect: InspectPage,
   compare: ComparePage,
   build: BuildPage,
+  try: TryPage,
 }
 
 /** The whole page: head, navigation, and the view that the address names. */

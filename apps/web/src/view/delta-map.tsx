@@ -77,7 +77,7 @@ export function DeltaMap({ comparison }: { comparison: Comparison }) {
 }
 
 /** Text stays readable on every colour. */
-function paint(at: number): { background: string; color: string } {
+export function paint(at: number): { background: string; color: string } {
   const [r, g, b] = colour(at)
   const lightness = (0.2126 * r ** 2.2 + 0.7152 * g ** 2.2 + 0.0722 * b ** 2.2) / 255 ** 2.2
   return { background: `rgb(${r} ${g} ${b})`, color: lightness > 0.18 ? '#000' : '#fff' }

@@ -1,6 +1,7 @@
 import type { Problem } from '@polygraft/tensor'
 import { models } from '../state/models.js'
 import { text } from '../state/settings.js'
+import { number } from './format.js'
 
 /** Problems as a list: what, where, expected, received, what to do. */
 export function Problems({
@@ -98,4 +99,32 @@ export function saveFile(name: string, file: Blob): void {
   link.download = name
   link.click()
   setTimeout(() => URL.revokeObjectURL(url), 60_000)
+}
+
+/** A number by a slider; factors of a delta go from 0 to 2. @param onRelease Called when it is let go. */
+export function Slider(props: {
+  label: string
+  value: number
+  max?: number
+  step?: number
+  onChange: (value: number) => void
+  onRelease?: (value: number) => void
+}) {
+  const { label, value, max = 2, step = 0.05, onChange, onRelease } = props
+  return (
+    <label class="field">
+      <span>
+        {label}: {number(value)}
+      </span>
+      <input
+        type="range"
+        min={0}
+        max={max}
+        step={step}
+        value={value}
+        onInput={(event) => onChange(Number(event.currentTarget.value))}
+        onChange={(event) => onRelease?.(Number(event.currentTarget.value))}
+      />
+    </label>
+  )
 }

@@ -3,11 +3,8 @@ import { models } from '../state/models.js'
 import { chosen } from '../state/recipe.js'
 import { text } from '../state/settings.js'
 import type { Recipe } from '../worker/api.js'
-import { number } from './format.js'
 import { parseLanguages } from './parse-languages.js'
-import { ModelChoice } from './parts.js'
-
-const MAX_LAMBDA = 2
+import { ModelChoice, Slider } from './parts.js'
 
 /** What is to be built. */
 export function RecipeForm({ recipe }: { recipe: Recipe }) {
@@ -79,25 +76,6 @@ function Languages(props: { languages: readonly string[]; onChange: (names: read
         }}
       />
       <span id="languages-hint">{text.value.languagesHint}</span>
-    </label>
-  )
-}
-
-function Slider(props: { label: string; value: number; onChange: (value: number) => void }) {
-  const { label, value, onChange } = props
-  return (
-    <label class="field">
-      <span>
-        {label}: {number(value)}
-      </span>
-      <input
-        type="range"
-        min={0}
-        max={MAX_LAMBDA}
-        step={0.05}
-        value={value}
-        onInput={(event) => onChange(Number(event.currentTarget.value))}
-      />
     </label>
   )
 }

@@ -1,12 +1,12 @@
 import { writeCheckpoint } from '@polygraft/engine'
 import { type Checkpoint, ModelError } from '@polygraft/tensor'
-import { expose } from 'comlink'
 import { version } from '../../package.json'
-import type { Api, Failure } from './api.js'
+import type { Api } from './api.js'
 import { build, outlookOf } from './build.js'
 import { compare } from './compare.js'
 import { describeModel, openCheckpoint } from './open-model.js'
 import { createOutput, readOutput } from './output-folder.js'
+import { serve } from './serve.js'
 import { viewTensor } from './view-tensor.js'
 
 // Everything that reads or computes, beside the page.
@@ -60,23 +60,4 @@ function find(key: string): Checkpoint {
   throw new ModelError({ code: 'not-open', message: 'This checkpoint is not open', received: key })
 }
 
-/** As the page gets it: a `Failure` in place of an error. */
-function failure(error: unknown): Failure {
-  if (error instanceof ModelError) return { problems: error.problems }
-  const received = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
-  return {
-    problems: [{ code: 'unexpected', message: 'Something went wrong that was not foreseen', received }],
-  }
-}
-
-const guarded = Object.entries(api).map(([name, method]) => [
-  name,
-  async (...args: never[]) => {
-    try {
-      return await (method as (...args: never[]) => unknown)(...args)
-    } catch (error) {
-      throw failure(error)
-    }
-  },
-])
-expose(Object.fromEntries(guarded))
+serve(api)
