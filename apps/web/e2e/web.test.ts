@@ -311,6 +311,7 @@ describe.each(['light', 'dark'] as const)('in %s', (scheme) => {
 
 /** Axe, at both widths; with PICTURES=1 the picture in docs/ is taken again. */
 async function check(page: Page, name: string): Promise<void> {
+  await page.evaluate(() => scrollTo(0, 0))
   if (process.env.PICTURES) await page.screenshot({ path: `${PICTURES}${name}.png`, fullPage: false })
   for (const width of [1200, 360]) {
     await page.setViewportSize({ width, height: 800 })
