@@ -40,7 +40,7 @@ export function Legend({ experts }: { experts: readonly string[] }) {
   )
 }
 
-export function expertClass(expert: number): string {
+function expertClass(expert: number): string {
   return `expert-${expert % COLOURS}`
 }
 

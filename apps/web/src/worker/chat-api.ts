@@ -7,7 +7,7 @@ export type Part = 'post' | 'start' | 'result'
 export type Device = 'cpu' | 'webgpu'
 
 /** What is to answer. It need not be written anywhere: weights are computed as they are loaded. */
-export interface ChatSource {
+interface ChatSource {
   readonly recipe: Recipe
   readonly part: Part
   readonly device: Device
