@@ -1,11 +1,11 @@
-// `npm run bench train`: tokens per CPU second of training, beside PyTorch with transformers 5, round by round in turn.
+// `npm run bench train`: tokens per CPU second of training on one thread, and per second on two, beside PyTorch with transformers 5, in turn.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expectedTensors, familyOf } from '@polygraft/architectures'
-import { DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES, writeCheckpoint } from '@polygraft/engine'
+import { createTeam, DEFAULT_MAX_SHARD_BYTES, DEFAULT_MEMORY_BYTES, writeCheckpoint } from '@polygraft/engine'
 import type { Checkpoint, JsonObject } from '@polygraft/tensor'
 import { createFolder } from '@polygraft/tensor-io/node'
 import { createTrainer, decoderSpec, loadValues, selectTensors } from '@polygraft/train'
@@ -50,26 +50,30 @@ export async function benchTrain(): Promise<void> {
     try {
       const checkpoint = random(config)
       await write(checkpoint, join(dir, 'model'))
-      const [ours, theirs, peaks]: [number[], number[], number[]] = [[], [], []]
-      for (let round = 0; round < ROUNDS; round++) {
-        const { tokensPerSecond, peakBytes } = await measure(checkpoint, steps)
-        ours.push(tokensPerSecond)
-        peaks.push(peakBytes)
-        theirs.push(torch(join(dir, 'model'), steps))
-      }
-      const [own, other] = [median(ours), median(theirs)]
-      const peak = `${Math.round(Math.max(...peaks) / 2 ** 20)} MiB of weights, gradients and activations`
-      console.log(
-        `${name}: ${own} tokens per CPU second, PyTorch ${other}: ${(own / other).toFixed(2)} of it; ${peak}`,
-      )
+      for (const threads of [1, 2]) console.log(`${name}, ${await compare(checkpoint, dir, steps, threads)}`)
     } finally {
       rmSync(dir, { recursive: true, force: true })
     }
   }
 }
 
+async function compare(checkpoint: Checkpoint, dir: string, steps: number, threads: number): Promise<string> {
+  const [ours, theirs, peaks]: [number[], number[], number[]] = [[], [], []]
+  for (let round = 0; round < ROUNDS; round++) {
+    const { tokensPerSecond, peakBytes } = await measure(checkpoint, steps, threads)
+    ours.push(tokensPerSecond)
+    peaks.push(peakBytes)
+    theirs.push(torch(join(dir, 'model'), steps, threads))
+  }
+  const [own, other] = [median(ours), median(theirs)]
+  const peak = `${Math.round(Math.max(...peaks) / 2 ** 20)} MiB of weights, gradients, moments and activations`
+  const unit = threads === 1 ? 'one thread: tokens per CPU second' : `${threads} threads: tokens per second`
+  return `${unit} ${own}, PyTorch ${other}: ${(own / other).toFixed(2)} of it; ${peak}`
+}
+
 /** Steps on 16 documents of 64 random tokens, experts from 1 on and routers trained. */
-async function measure(checkpoint: Checkpoint, steps: number) {
+async function measure(checkpoint: Checkpoint, steps: number, threads: number) {
+  const team = threads > 1 ? await createTeam(threads) : undefined
   const { config } = checkpoint
   const spec = decoderSpec(config)
   const trainer = createTrainer(
@@ -80,6 +84,7 @@ async function measure(checkpoint: Checkpoint, steps: number) {
       ...{ steps: 100, rate: 1e-4, warmup: 0, floor: 0.1, clip: 1 },
       adam: { beta1: 0.9, beta2: 0.98, eps: 1e-8, weightDecay: 0.05 },
       losses: { balance: 0.01, z: 0 },
+      ...(team ? { team } : {}),
     },
   )
   await loadValues(checkpoint, trainer.values)
@@ -98,18 +103,19 @@ async function measure(checkpoint: Checkpoint, steps: number) {
     }
   }
   for (let i = 0; i < WARMUP_STEPS; i++) trainer.update([batch()])
-  const before = process.cpuUsage()
+  const [before, begin] = [process.cpuUsage(), performance.now()]
   for (let i = 0; i < steps; i++) trainer.update([batch()])
   const { user, system } = process.cpuUsage(before)
-  return {
-    tokensPerSecond: Math.round((steps * 1024) / ((user + system) / 1e6)),
-    peakBytes: trainer.peakBytes,
-  }
+  const seconds = threads === 1 ? (user + system) / 1e6 : (performance.now() - begin) / 1000
+  await team?.close()
+  return { tokensPerSecond: Math.round((steps * 1024) / seconds), peakBytes: trainer.peakBytes }
 }
 
-function torch(model: string, steps: number): number {
-  const { stdout, stderr } = spawnSync(PYTHON, [SCRIPT, model, String(steps)], { encoding: 'utf8' })
-  const found = /^(\d+) tokens per CPU second$/m.exec(stdout)
+function torch(model: string, steps: number, threads: number): number {
+  const { stdout, stderr } = spawnSync(PYTHON, [SCRIPT, model, String(steps), String(threads)], {
+    encoding: 'utf8',
+  })
+  const found = /^(\d+) tokens per (CPU )?second$/m.exec(stdout)
   if (!found) throw new Error(`PyTorch did not say how fast it is: ${stderr}`)
   return Number(found[1])
 }
