@@ -1,4 +1,12 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -144,6 +152,27 @@ describe('build', () => {
       polygraft('upcycle', trioPath('base'), '-o', moe, '--languages', 'c,d')
       const sources = ['--base', trioPath('base'), '--post', trioPath('instruct'), '--expert-lambda', '2=0.5']
       const { shards } = polygraft('graft', moe, '-o', out, ...sources)
+      expect(written).toEqual(shards.map(({ sha256 }: { sha256: string }) => sha256))
+    }))
+
+  it('gives the recipe as YAML, with factors by layer and a target, of which polygraft merge makes the same shards', () =>
+    visit(async (visited) => {
+      const { page } = visited
+      await openTrio(visited)
+      await goTo(page, 'Build')
+      await page.getByLabel('Trained mixture (CPT)').selectOption('')
+      await page.getByLabel('Target family').selectOption('qwen2_moe')
+      await page.getByLabel('New languages').fill('c, d')
+      await page.getByLabel('factor of expert d').fill('0.5')
+      await page.getByText('Factors by layer').click()
+      await page.getByLabel('Layer 2').fill('0.25')
+      await page.getByText('layerLambda: { "2": 0.25 }').waitFor()
+      const yaml = await page.locator('pre', { hasText: 'steps:' }).textContent()
+      await page.getByRole('button', { name: 'Write into this browser' }).click()
+      const written = await digests(page)
+      symlinkSync(join(trioPath(''), '../../..', 'tools'), join(folder, 'tools'))
+      writeFileSync(join(folder, 'recipe.yml'), yaml!)
+      const { shards } = polygraft('merge', join(folder, 'recipe.yml'), '-o', join(folder, 'merged'))
       expect(written).toEqual(shards.map(({ sha256 }: { sha256: string }) => sha256))
     }))
 

@@ -16,7 +16,15 @@ export function recipeOf(): Recipe | undefined {
   const keys = [...models.value.keys()]
   const isMixture = (key: string) => models.value.get(key)?.numExperts !== undefined
   const dense = keys.filter((key) => !isMixture(key))
-  const { languages = ['el'], lambda = 1, expertLambda = {}, seed = 0, ...sources } = chosen.value
+  const {
+    languages = ['el'],
+    lambda = 1,
+    expertLambda = {},
+    layerLambda = {},
+    target = 'auto',
+    seed = 0,
+    ...sources
+  } = chosen.value
   const open = (key: string | undefined) => (key !== undefined && models.value.has(key) ? key : undefined)
   const base = open(sources.base) ?? dense[0]
   if (base === undefined) return undefined
@@ -29,6 +37,8 @@ export function recipeOf(): Recipe | undefined {
     languages,
     lambda,
     expertLambda,
+    layerLambda,
+    target,
     seed,
   }
 }

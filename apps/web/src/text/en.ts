@@ -120,6 +120,11 @@ export const english = {
   trioTexts: 'Texts of the tiny trio',
   startRouting: 'Show experts',
   denseLayer: 'This layer has no experts.',
+  flopPerToken: 'FLOP per token, forward',
+  yaml: 'The same as a recipe for polygraft merge',
+  byLayerLambda: 'Factors by layer',
+  target: 'Target family',
+  fitting: 'the one that fits',
   shown: (shown: string, all: string) => `${shown} of ${all}`,
   sampled: (read: string, all: string) => `drawn from ${read} of ${all} rows, evenly spaced`,
   figures: (min: string, max: string, mean: string, std: string) =>

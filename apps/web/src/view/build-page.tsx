@@ -43,7 +43,7 @@ function plan(): void {
       if (JSON.stringify(recipeOf()) === asked) outlook.value = result
     })
     .catch((error: unknown) => {
-      outlook.value = { problems: problemsOf(error), warnings: [], commands: [] }
+      outlook.value = { problems: problemsOf(error), warnings: [], commands: [], yaml: '' }
     })
 }
 

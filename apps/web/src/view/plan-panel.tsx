@@ -7,7 +7,7 @@ import { Facts, Problems } from './parts.js'
 /** What building takes, what speaks against it, and the command that does the same. */
 export function PlanPanel({ outlook }: { outlook: Outlook | undefined }) {
   if (!outlook) return null
-  const { figures, problems, warnings, commands } = outlook
+  const { figures, problems, warnings, commands, yaml } = outlook
   return (
     <section class="card">
       <h2>{text.value.plan}</h2>
@@ -16,6 +16,7 @@ export function PlanPanel({ outlook }: { outlook: Outlook | undefined }) {
           facts={[
             [text.value.parameters, count(figures.parameters)],
             [text.value.active, figures.active === undefined ? undefined : count(figures.active)],
+            [text.value.flopPerToken, count(figures.flopPerToken)],
             [text.value.experts, figures.experts.join(', ') || undefined],
             [text.value.read, bytes(figures.bytesRead)],
             [text.value.written, bytes(figures.bytesWritten)],
@@ -26,23 +27,24 @@ export function PlanPanel({ outlook }: { outlook: Outlook | undefined }) {
       <Problems problems={problems} />
       <Problems problems={warnings} kind="warning" />
       {problems.length === 0 && <p>{text.value.noProblems}</p>}
-      {commands.length > 0 && <Commands commands={commands} />}
+      {commands.length > 0 && <Snippet title={text.value.command} content={commands.join('\n')} />}
+      {yaml !== '' && <Snippet title={text.value.yaml} content={yaml} />}
     </section>
   )
 }
 
-function Commands({ commands }: { commands: readonly string[] }) {
+/** Text to copy. */
+function Snippet({ title, content }: { title: string; content: string }) {
   const isCopied = useSignal(false)
-  const all = commands.join('\n')
   const copy = async () => {
-    await navigator.clipboard.writeText(all)
+    await navigator.clipboard.writeText(content)
     isCopied.value = true
   }
   return (
     <>
-      <h3>{text.value.command}</h3>
+      <h3>{title}</h3>
       <pre>
-        <code>{all}</code>
+        <code>{content}</code>
       </pre>
       <button type="button" onClick={copy}>
         {isCopied.value ? text.value.copied : text.value.copy}

@@ -6,9 +6,11 @@ import type { Recipe } from '../worker/api.js'
 import { parseLanguages } from './parse-languages.js'
 import { ModelChoice, Slider } from './parts.js'
 
+const TARGETS: readonly Recipe['target'][] = ['auto', 'mixtral', 'qwen2_moe', 'qwen3_moe', 'granitemoe']
+
 /** What is to be built. */
 export function RecipeForm({ recipe }: { recipe: Recipe }) {
-  const { base, post, cpt, languages, lambda, expertLambda } = recipe
+  const { base, post, cpt, languages, lambda, expertLambda, layerLambda } = recipe
   const choose = (part: Partial<Recipe> | { post: undefined } | { cpt: undefined }) => {
     chosen.value = { ...chosen.value, ...part } as Partial<Recipe>
   }
@@ -40,7 +42,10 @@ export function RecipeForm({ recipe }: { recipe: Recipe }) {
         />
       )}
       {cpt === undefined && (
-        <Languages languages={languages} onChange={(names) => choose({ languages: names })} />
+        <>
+          <Languages languages={languages} onChange={(names) => choose({ languages: names })} />
+          <Target value={recipe.target} onChange={(target) => choose({ target })} />
+        </>
       )}
       {post !== undefined && (
         <fieldset>
@@ -54,6 +59,17 @@ export function RecipeForm({ recipe }: { recipe: Recipe }) {
               onChange={(value) => choose({ expertLambda: factors(expertLambda, expert, value) })}
             />
           ))}
+          <details>
+            <summary>{text.value.byLayerLambda}</summary>
+            {layersOf(base).map((layer) => (
+              <Slider
+                key={layer}
+                label={`${text.value.layer} ${layer}`}
+                value={layerLambda[layer] ?? 1}
+                onChange={(value) => choose({ layerLambda: factors(layerLambda, layer, value) })}
+              />
+            ))}
+          </details>
         </fieldset>
       )}
     </form>
@@ -78,6 +94,34 @@ function Languages(props: { languages: readonly string[]; onChange: (names: read
       <span id="languages-hint">{text.value.languagesHint}</span>
     </label>
   )
+}
+
+/** The family that the mixture is to be of; the plan says where a base does not fit. */
+function Target({
+  value,
+  onChange,
+}: {
+  value: Recipe['target']
+  onChange: (target: Recipe['target']) => void
+}) {
+  return (
+    <label class="field">
+      <span>{text.value.target}</span>
+      <select value={value} onChange={(event) => onChange(event.currentTarget.value as Recipe['target'])}>
+        {TARGETS.map((name) => (
+          <option key={name} value={name}>
+            {name === 'auto' ? text.value.fitting : name}
+          </option>
+        ))}
+      </select>
+    </label>
+  )
+}
+
+/** Numbers of a checkpoint's layers. */
+function layersOf(key: string): readonly number[] {
+  const layers = (models.value.get(key)?.tensors ?? []).flatMap(({ layer }) => layer ?? [])
+  return [...new Set(layers)].sort((a, b) => a - b)
 }
 
 /** Labels of the experts that the recipe will have. */

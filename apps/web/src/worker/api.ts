@@ -1,3 +1,4 @@
+import type { TargetName } from '@polygraft/architectures'
 import type { DiffReport, Pairs } from '@polygraft/delta'
 import type { Manifest } from '@polygraft/engine'
 import type { DType, Problem } from '@polygraft/tensor'
@@ -71,6 +72,10 @@ export interface Recipe {
   readonly lambda: number
   /** By expert, where not 1. */
   readonly expertLambda: Readonly<Record<number, number>>
+  /** By layer, where not 1. */
+  readonly layerLambda: Readonly<Record<number, number>>
+  /** The family of an upcycled base. */
+  readonly target: TargetName
   readonly seed: number
 }
 
@@ -79,6 +84,8 @@ export interface Outlook {
   readonly figures?: {
     readonly parameters: number
     readonly active?: number
+    /** Of one token through the model, forward: two for each parameter that it meets. */
+    readonly flopPerToken: number
     readonly bytesRead: number
     readonly bytesWritten: number
     readonly peakBytes: number
@@ -89,6 +96,8 @@ export interface Outlook {
   readonly warnings: readonly Problem[]
   /** The same on the command line, a command for each step. */
   readonly commands: readonly string[]
+  /** The same as a recipe for `polygraft merge`. */
+  readonly yaml: string
 }
 
 /** Where to write: a folder that the user picked, or the page's own storage. */

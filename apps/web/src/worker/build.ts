@@ -6,6 +6,7 @@ import { type Checkpoint, ModelError, type Problem } from '@polygraft/tensor'
 import { type UpcycleOptions, upcycle, upcycleProblems, upcycleWarnings } from '@polygraft/upcycle'
 import type { Outlook, Recipe } from './api.js'
 import { commandsOf } from './commands.js'
+import { recipeYaml } from './recipe-yaml.js'
 
 /** A recipe put together: `checkpoint` is there when nothing speaks against it. */
 interface Built {
@@ -28,7 +29,7 @@ export async function build(recipe: Recipe, find: (key: string) => Checkpoint): 
       lambda: recipe.lambda,
       foldRouter: false,
       force: false,
-      ...expertLambda(recipe),
+      ...lambdas(recipe),
       vocabularies: await readVocabularies({ base, post, cpt }),
     }
     const problems = graftProblems(cpt, options)
@@ -44,9 +45,11 @@ export async function build(recipe: Recipe, find: (key: string) => Checkpoint): 
 
 /** What writing a recipe takes, and what speaks against it. */
 export async function outlookOf(recipe: Recipe, find: (key: string) => Checkpoint): Promise<Outlook> {
-  const commands = commandsOf(recipe, (key) => [...find(key).sources.values()][0]?.location ?? key)
+  const locate = (key: string) => [...find(key).sources.values()][0]?.location ?? key
+  const commands = commandsOf(recipe, locate)
+  const yaml = recipeYaml(recipe, locate)
   const { checkpoint, problems, warnings } = await build(recipe, find)
-  if (!checkpoint) return { problems, warnings, commands }
+  if (!checkpoint) return { problems, warnings, commands, yaml }
   try {
     const { parameters, bytesRead, bytesWritten, peakBytes, shards } = planCheckpoint(checkpoint)
     const family = familyOrNone(checkpoint)
@@ -54,16 +57,17 @@ export async function outlookOf(recipe: Recipe, find: (key: string) => Checkpoin
     const figures = {
       parameters,
       ...(active === undefined ? {} : { active }),
+      flopPerToken: 2 * (active ?? parameters),
       bytesRead,
       bytesWritten,
       peakBytes,
       shardCount: shards.length,
       experts: checkpoint.provenance.experts ?? [],
     }
-    return { figures, problems, warnings, commands }
+    return { figures, problems, warnings, commands, yaml }
   } catch (error) {
     if (!(error instanceof ModelError)) throw error
-    return { problems: error.problems, warnings, commands }
+    return { problems: error.problems, warnings, commands, yaml }
   }
 }
 
@@ -71,15 +75,20 @@ function onto(checkpoint: Checkpoint): Built {
   return { checkpoint, problems: [], warnings: [] }
 }
 
-function upcycled({ languages, seed }: Recipe, base: Checkpoint): Built {
-  const options: UpcycleOptions = { experts: 1 + languages.length, languages, seed }
+function upcycled({ languages, seed, target }: Recipe, base: Checkpoint): Built {
+  const options: UpcycleOptions = { experts: 1 + languages.length, languages, seed, target }
   const problems = upcycleProblems(base, options)
   const warnings = upcycleWarnings(options)
   if (problems.length > 0) return { problems, warnings }
   return { checkpoint: upcycle(options)(base), problems, warnings }
 }
 
-function expertLambda({ expertLambda }: Recipe): Pick<GraftOptions, 'expertLambda'> {
-  const factors = Object.entries(expertLambda).map(([expert, by]) => [Number(expert), by] as const)
-  return factors.length > 0 ? { expertLambda: new Map(factors) } : {}
+function lambdas({ expertLambda, layerLambda }: Recipe): Pick<GraftOptions, 'expertLambda' | 'layerLambda'> {
+  const [experts, layers] = [expertLambda, layerLambda].map(
+    (factors) => new Map(Object.entries(factors).map(([index, by]) => [Number(index), by] as const)),
+  )
+  return {
+    ...(experts!.size > 0 ? { expertLambda: experts! } : {}),
+    ...(layers!.size > 0 ? { layerLambda: layers! } : {}),
+  }
 }

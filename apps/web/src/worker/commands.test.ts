@@ -2,15 +2,25 @@ import { describe, expect, it } from 'vitest'
 import type { Recipe } from './api.js'
 import { commandsOf } from './commands.js'
 
-const recipe: Recipe = { base: 'b', languages: ['el', 'hu'], lambda: 1, expertLambda: {}, seed: 0 }
+const recipe: Recipe = {
+  base: 'b',
+  languages: ['el', 'hu'],
+  lambda: 1,
+  expertLambda: {},
+  layerLambda: {},
+  target: 'auto',
+  seed: 0,
+}
 
 describe('commandsOf', () => {
   const cases: readonly [string, Recipe, readonly string[]][] = [
     ['a base alone', recipe, ['polygraft upcycle ./b -o out --languages el,hu']],
     [
       'a graft',
-      { ...recipe, post: 'p', cpt: 'c', lambda: 0.5, expertLambda: { 2: 0.8 } },
-      ['polygraft graft ./c -o out --base ./b --post ./p --lambda 0.5 --expert-lambda 2=0.8'],
+      { ...recipe, post: 'p', cpt: 'c', lambda: 0.5, expertLambda: { 2: 0.8 }, layerLambda: { 3: 0.5 } },
+      [
+        'polygraft graft ./c -o out --base ./b --post ./p --lambda 0.5 --expert-lambda 2=0.8 --layer-lambda 3=0.5',
+      ],
     ],
     [
       'both steps',
