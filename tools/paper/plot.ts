@@ -17,6 +17,7 @@ export function plotInstructions(title: string, series: readonly Series[]): stri
   const top = Math.max(10, Math.ceil(Math.max(...points.map(({ y }) => y.mean + (y.error || 0))) / 10) * 10)
   const x = (value: number) => LEFT + (value / 100) * (WIDTH - LEFT - RIGHT)
   const y = (value: number) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM)
+  const labels = placed(points, x, y)
   const parts = series.flatMap(({ rows, isLine }, s) => {
     const colour = COLOURS[s % COLOURS.length]!
     const own = rows.map(pointOf)
@@ -31,6 +32,7 @@ export function plotInstructions(title: string, series: readonly Series[]): stri
 <rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/>
 ${axes(x, y, top)}
 ${parts.join('\n')}
+${labels.join('\n')}
 </svg>
 `
 }
@@ -40,21 +42,41 @@ type Point = ReturnType<typeof pointOf>
 
 function pointOf({ title, scores }: Row) {
   return {
-    label: title.replaceAll('*', ''),
+    label: title.replaceAll('*', '').replace(/ \(.*\)$/, ''),
     x: meanAndError(scores.map(({ originalInstructions }) => 100 * originalInstructions)),
     y: meanAndError(scores.map(({ newInstructions }) => 100 * newInstructions)),
   }
 }
 
-function drawn({ label, x: a, y: b }: Point, colour: string, x: Scale, y: Scale): string[] {
+function drawn({ x: a, y: b }: Point, colour: string, x: Scale, y: Scale): string[] {
   const line = (x1: number, y1: number, x2: number, y2: number) =>
     `<path d="M${x(x1).toFixed(1)} ${y(y1).toFixed(1)}L${x(x2).toFixed(1)} ${y(y2).toFixed(1)}" stroke="${colour}" opacity=".5"/>`
   return [
     ...(a.error > 0 ? [line(a.mean - a.error, b.mean, a.mean + a.error, b.mean)] : []),
     ...(b.error > 0 ? [line(a.mean, b.mean - b.error, a.mean, b.mean + b.error)] : []),
     `<circle cx="${x(a.mean).toFixed(1)}" cy="${y(b.mean).toFixed(1)}" r="4" fill="${colour}"/>`,
-    `<text x="${(x(a.mean) + 7).toFixed(1)}" y="${(y(b.mean) - 5).toFixed(1)}">${escapeXml(label)}</text>`,
   ]
+}
+
+// About what the font takes.
+const [LETTER_WIDTH, LINE_HEIGHT] = [5.7, 12]
+
+/** Labels beside their points, from the top down, each moved down past those that it would lie on. */
+function placed(points: readonly Point[], x: Scale, y: Scale): string[] {
+  const boxes: { left: number; right: number; y: number }[] = []
+  return points
+    .toSorted((a, b) => b.y.mean - a.y.mean)
+    .map(({ label, x: a, y: b }) => {
+      const left = x(a.mean) + 7
+      const box = { left, right: left + label.length * LETTER_WIDTH, y: y(b.mean) - 5 }
+      const hit = () =>
+        boxes.find(
+          (each) => Math.abs(each.y - box.y) < LINE_HEIGHT && each.left < box.right && box.left < each.right,
+        )
+      for (let under = hit(); under; under = hit()) box.y = under.y + LINE_HEIGHT
+      boxes.push(box)
+      return `<text x="${left.toFixed(1)}" y="${box.y.toFixed(1)}">${escapeXml(label)}</text>`
+    })
 }
 
 function axes(x: Scale, y: Scale, top: number): string {
