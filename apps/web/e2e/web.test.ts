@@ -261,6 +261,29 @@ describe('from elsewhere', () => {
     }
   })
 
+  it('fetches whole files from a server that knows no ranges, and says so', async () => {
+    const names = readdirSync(trioPath('base'))
+    const files = new Map(
+      names.map((name) => {
+        const head = readFileSync(join(trioPath('base'), name))
+        return [name, { size: head.length, head }] as const
+      }),
+    )
+    const remote = await serve(files, true, false)
+    const { page, context } = await site.newPage()
+    try {
+      await page.getByLabel('https: URL').fill(`${remote.url}/`)
+      await page.getByRole('button', { name: 'Open', exact: true }).click()
+      await page.getByText('This server cannot send parts of a file').waitFor()
+      await page.getByText('LlamaForCausalLM').waitFor()
+      await page.getByRole('button', { name: 'model.embed_tokens.weight' }).click()
+      await page.locator('canvas.heat').waitFor()
+    } finally {
+      await context.close()
+      await remote.close()
+    }
+  })
+
   it('says what is wrong with a file, and goes on', async () => {
     const visited = await site.newPage()
     try {

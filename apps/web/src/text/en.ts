@@ -133,6 +133,8 @@ export const english = {
   speed: (tokens: string, rate: string) => `${tokens} tokens, ${rate} per second`,
   answers: (turns: string) => `Questions answered: ${turns}`,
   loadMap: (layer: number) => `Share of the choices by language, layer ${layer}`,
+  fetchedWhole: (size: string) =>
+    `This server cannot send parts of a file, so all ${size} were fetched. A server with ranges would have sent the headers alone.`,
   topK: (k: number, of: number) => `${k} of ${of} per token`,
 }
 

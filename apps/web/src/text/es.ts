@@ -135,5 +135,7 @@ export const spanish: Messages = {
   speed: (tokens, rate) => `${tokens} tokens, ${rate} por segundo`,
   answers: (turns) => `Preguntas respondidas: ${turns}`,
   loadMap: (layer) => `Parte de las elecciones por lengua, capa ${layer}`,
+  fetchedWhole: (size) =>
+    `Este servidor no puede enviar partes de un archivo, así que se trajeron los ${size} enteros. Uno con rangos habría enviado solo las cabeceras.`,
   topK: (k, of) => `${k} de ${of} por token`,
 }

@@ -132,5 +132,7 @@ export const chinese: Messages = {
   speed: (tokens, rate) => `${tokens} 个词元，每秒 ${rate} 个`,
   answers: (turns) => `已回答的问题：${turns}`,
   loadMap: (layer) => `各语言的选择比例，第 ${layer} 层`,
+  fetchedWhole: (size) =>
+    `该服务器不能发送文件的一部分，因此获取了全部 ${size}。支持范围请求的服务器只需发送文件头。`,
   topK: (k, of) => `每词元 ${k} / ${of}`,
 }

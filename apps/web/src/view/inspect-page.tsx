@@ -40,6 +40,7 @@ function Inspection({ model }: { model: Model }) {
       </div>
       <ModelFacts model={model} />
       {model.familyProblem !== undefined && <p class="problems warning">{text.value.noFamily}</p>}
+      {model.isFetchedWhole && <p class="problems warning">{text.value.fetchedWhole(bytes(model.bytes))}</p>}
       <div class="columns">
         <section>
           <h2>{text.value.architecture}</h2>

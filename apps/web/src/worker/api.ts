@@ -37,6 +37,8 @@ export interface Model {
   readonly topK?: number
   readonly bytes: number
   readonly fileCount: number
+  /** Whether its server could send no parts, so that all of it was fetched. */
+  readonly isFetchedWhole: boolean
   readonly dtypes: readonly string[]
   readonly experts?: readonly string[]
   readonly madeBy: readonly string[]

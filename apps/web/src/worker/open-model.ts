@@ -3,7 +3,11 @@ import { familyOrNone } from '@polygraft/delta'
 import { type ByteSource, byteSize, type Checkpoint, ModelError, numel } from '@polygraft/tensor'
 import { hubUrl, openFiles, openUrl } from '@polygraft/tensor-io'
 import type { Model, Opening, TensorRow } from './api.js'
+import { openWhole } from './open-whole.js'
 import { readOutput } from './output-folder.js'
+
+/** Checkpoints whose servers cannot send parts. */
+const fetchedWhole = new WeakSet<Checkpoint>()
 
 // The worker's own file lies in `assets/`, beside it.
 const TRIO = new URL('../trio/', self.location.href)
@@ -17,7 +21,8 @@ export async function openCheckpoint(opening: Opening): Promise<Checkpoint> {
   if (opening.kind === 'output') return openFiles(await readOutput(opening.name), opening.name)
   if (opening.kind === 'trio') return openTrio(opening.name)
   const { location } = opening
-  return explained(() => openUrl(location.startsWith('hf:') ? hubUrl(location) : location))
+  const url = location.startsWith('hf:') ? hubUrl(location) : location
+  return explained(() => openUrl(url).catch((error: unknown) => instead(url, error)))
 }
 
 /** The tiny checkpoints of the site, whole: they are small, and any web server serves them. */
@@ -34,6 +39,14 @@ async function fetched(url: URL): Promise<Response> {
   if (response.ok) return response
   const received = `status ${response.status}`
   throw new ModelError({ code: 'http-status', message: 'The server refused', file: url.pathname, received })
+}
+
+/** A server without ranges is asked for whole files. */
+async function instead(url: string, error: unknown): Promise<Checkpoint> {
+  if (!(error instanceof ModelError && error.code === 'no-ranges')) throw error
+  const checkpoint = await openWhole(url)
+  fetchedWhole.add(checkpoint)
+  return checkpoint
 }
 
 /** A page may read another server only where that says so, and is not told that this is the reason. */
@@ -73,6 +86,7 @@ export function describeModel(key: string, name: string, checkpoint: Checkpoint)
     parameters: tensors.reduce((sum, { shape }) => sum + numel(shape), 0),
     bytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
     fileCount: shards.length,
+    isFetchedWhole: fetchedWhole.has(checkpoint),
     dtypes: [...new Set(tensors.map(({ dtype }) => dtype))],
     ...(provenance.experts ? { experts: provenance.experts } : {}),
     madeBy: provenance.recipe.map(({ op }) => String(op)),
