@@ -147,14 +147,14 @@ export function createMatmul(memory: KernelMemory, scratch: number): Matmul {
   /** Whole panels of c from packed operands. */
   function panels({ a, rows, steps, b, dtype, panelBytes, c, rowBytes, adds }: Block, count: number): void {
     if (count === 0) return
-    const run = (size: number, tiles: number, row: number) =>
-      kernels.tiles(size, dtype)(
-        ...[a + row * steps * 4, b, c + row * rowBytes, rowBytes, steps, tiles],
-        ...[count, panelBytes, Number(adds), decoded],
-      )
     const rest = rows % TILE
-    if (rows > rest) run(TILE, (rows - rest) / TILE, 0)
-    if (rest > 0) run(rest, 1, rows - rest)
+    const whole = rows - rest
+    const added = Number(adds)
+    if (whole > 0)
+      kernels.tiles(TILE, dtype)(a, b, c, rowBytes, steps, whole / TILE, count, panelBytes, added, decoded)
+    if (rest === 0) return
+    const [last, to] = [a + whole * steps * 4, c + whole * rowBytes]
+    kernels.tiles(rest, dtype)(last, b, to, rowBytes, steps, 1, count, panelBytes, added, decoded)
   }
 
   /** A panel of which only some columns are c's. */
@@ -179,7 +179,8 @@ export function createMatmul(memory: KernelMemory, scratch: number): Matmul {
     const groups = rows === 1 ? Math.floor(whole / ROW_PANELS) : 0
     if (groups > 0) kernels.row(dtype)(a, b, c, steps, groups, panelBytes, Number(adds))
     const done = groups * ROW_PANELS
-    panels({ ...block, b: b + done * panelBytes, c: c + done * PANEL * 4 }, whole - done)
+    const rest = done === 0 ? block : { ...block, b: b + done * panelBytes, c: c + done * PANEL * 4 }
+    panels(rest, whole - done)
     if (whole * PANEL === columns) return
     edgePanel({ ...block, b: b + whole * panelBytes, c: c + whole * PANEL * 4 }, columns - whole * PANEL)
   }
@@ -216,9 +217,21 @@ export function createMatmul(memory: KernelMemory, scratch: number): Matmul {
           for (let row = 0; row < m; row += M_BLOCK) {
             const rows = Math.min(M_BLOCK, m - row)
             packRows(shifted(a, row, step), rows, steps)
-            const block = { a: aBlock, rows, steps, b: bBlock, dtype: 'F32', rowBytes } as const
-            const place = { c: c + row * rowBytes + column * 4, panelBytes: steps * PANEL * 4 }
-            multiplyBlock({ ...block, ...place, adds: adds || step > 0 }, columns)
+            multiplyBlock(
+              // Written out: spreading objects takes longer than the product of small operands.
+              {
+                a: aBlock,
+                rows,
+                steps,
+                b: bBlock,
+                dtype: 'F32',
+                panelBytes: steps * PANEL * 4,
+                c: c + row * rowBytes + column * 4,
+                rowBytes,
+                adds: adds || step > 0,
+              },
+              columns,
+            )
           }
         }
     },
@@ -287,14 +300,21 @@ type Run = (...args: number[]) => void
 /** The compiled loops over one memory, each made when it is first needed. */
 function createKernels(memory: KernelMemory) {
   const made = new Map<string, Run>()
+  /** By rows. */
+  const tiles: Record<PanelDType, Run[]> = { F32: [], BF16: [], F16: [] }
   const kernel = (key: string, code: Parameters<typeof instantiateOver>[1]): Run => {
     const run = made.get(key) ?? instantiateOver(`matmul ${key}`, code, memory)
     made.set(key, run)
     return run
   }
   return {
-    tiles: (rows: number, dtype: PanelDType) =>
-      kernel(`tiles ${rows} ${dtype}`, (limits) => generateTiles(rows, dtype, limits)),
+    tiles(rows: number, dtype: PanelDType): Run {
+      const run = tiles[dtype][rows]
+      if (run) return run
+      const made = kernel(`tiles ${rows} ${dtype}`, (limits) => generateTiles(rows, dtype, limits))
+      tiles[dtype][rows] = made
+      return made
+    },
     row: (dtype: PanelDType) => kernel(`row ${dtype}`, (limits) => generateRow(dtype, limits)),
     transpose: kernel('transpose', generateTranspose),
     copy: kernel('copy', generateCopy),
