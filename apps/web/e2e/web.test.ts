@@ -1,4 +1,5 @@
 import {
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -356,10 +357,25 @@ describe.each(['light', 'dark'] as const)('in %s', (scheme) => {
         await page.getByRole('button', { name: 'Show experts' }).click()
         await page.locator('.map td').first().waitFor()
         await check(page, `try-${scheme}`)
+        await goTo(page, 'Reports')
+        await page.getByLabel('Report files').setInputFiles(reportFiles())
+        await page.locator('.curve').first().waitFor()
+        await page.getByText('Perplexity, a').waitFor()
+        await check(page, `reports-${scheme}`)
       },
       { colorScheme: scheme, viewport: { width: 1200, height: 800 } },
     ))
 })
+
+/** What the command measured of the tiny base, and the log of a run of a few steps. */
+function reportFiles(): string[] {
+  const [report, run] = [join(folder, 'eval.json'), join(folder, 'trained')]
+  const text = `a=${trioPath('../data/raw-a.txt')}`
+  const compared = ['--reference', trioPath('base')]
+  writeFileSync(report, JSON.stringify(polygraft('eval', trioPath('instruct'), '--text', text, ...compared)))
+  if (!existsSync(run)) polygraft('train', 'sft', trioPath('base'), '--data', text, '--steps', '8', '-o', run)
+  return [report, join(`${run}.run`, 'log.jsonl')]
+}
 
 /** Axe, at both widths; with PICTURES=1 the picture in docs/ is taken again. */
 async function check(page: Page, name: string): Promise<void> {

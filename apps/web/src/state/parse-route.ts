@@ -1,5 +1,5 @@
 /** Pages, in the order of the navigation. */
-export const PAGES = ['open', 'inspect', 'compare', 'build', 'try'] as const
+export const PAGES = ['open', 'inspect', 'compare', 'build', 'try', 'reports'] as const
 export type Page = (typeof PAGES)[number]
 
 /** The route that a hash names; an unknown page is the first. */

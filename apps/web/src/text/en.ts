@@ -125,6 +125,13 @@ export const english = {
   byLayerLambda: 'Factors by layer',
   target: 'Target family',
   fitting: 'the one that fits',
+  reports: 'Reports',
+  reportsText:
+    'What polygraft eval --json printed, and the log.jsonl of a polygraft train run. The files stay in this page.',
+  reportFiles: 'Report files',
+  loss: 'Loss',
+  gradientNorm: 'Gradient norm',
+  rate: 'Learning rate',
   shown: (shown: string, all: string) => `${shown} of ${all}`,
   sampled: (read: string, all: string) => `drawn from ${read} of ${all} rows, evenly spaced`,
   figures: (min: string, max: string, mean: string, std: string) =>
@@ -135,6 +142,9 @@ export const english = {
   loadMap: (layer: number) => `Share of the choices by language, layer ${layer}`,
   fetchedWhole: (size: string) =>
     `This server cannot send parts of a file, so all ${size} were fetched. A server with ranges would have sent the headers alone.`,
+  perplexityOf: (language: string) => `Perplexity, ${language}`,
+  curve: (what: string, first: string, last: string, step: string) =>
+    `${what}: ${first} at the beginning, ${last} at step ${step}`,
   topK: (k: number, of: number) => `${k} of ${of} per token`,
 }
 

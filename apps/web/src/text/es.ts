@@ -128,6 +128,13 @@ export const spanish: Messages = {
   byLayerLambda: 'Factores por capa',
   target: 'Familia de destino',
   fitting: 'la que encaje',
+  reports: 'Informes',
+  reportsText:
+    'Lo que imprimió polygraft eval --json y el log.jsonl de una ejecución de polygraft train. Los archivos no salen de esta página.',
+  reportFiles: 'Archivos de informe',
+  loss: 'Pérdida',
+  gradientNorm: 'Norma del gradiente',
+  rate: 'Tasa de aprendizaje',
   shown: (shown, all) => `${shown} de ${all}`,
   sampled: (read, all) => `de ${read} de ${all} filas, a distancias iguales`,
   figures: (min, max, mean, std) => `mín. ${min} · máx. ${max} · media ${mean} · desv. ${std}`,
@@ -137,5 +144,7 @@ export const spanish: Messages = {
   loadMap: (layer) => `Parte de las elecciones por lengua, capa ${layer}`,
   fetchedWhole: (size) =>
     `Este servidor no puede enviar partes de un archivo, así que se trajeron los ${size} enteros. Uno con rangos habría enviado solo las cabeceras.`,
+  perplexityOf: (language) => `Perplejidad, ${language}`,
+  curve: (what, first, last, step) => `${what}: ${first} al principio, ${last} en el paso ${step}`,
   topK: (k, of) => `${k} de ${of} por token`,
 }

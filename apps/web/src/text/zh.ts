@@ -125,6 +125,12 @@ export const chinese: Messages = {
   byLayerLambda: '各层系数',
   target: '目标家族',
   fitting: '自动选择',
+  reports: '报告',
+  reportsText: 'polygraft eval --json 的输出，以及 polygraft train 运行的 log.jsonl。文件只留在本页面中。',
+  reportFiles: '报告文件',
+  loss: '损失',
+  gradientNorm: '梯度范数',
+  rate: '学习率',
   shown: (shown, all) => `${shown} / ${all}`,
   sampled: (read, all) => `取自 ${all} 行中均匀分布的 ${read} 行`,
   figures: (min, max, mean, std) => `最小 ${min} · 最大 ${max} · 均值 ${mean} · 标准差 ${std}`,
@@ -134,5 +140,7 @@ export const chinese: Messages = {
   loadMap: (layer) => `各语言的选择比例，第 ${layer} 层`,
   fetchedWhole: (size) =>
     `该服务器不能发送文件的一部分，因此获取了全部 ${size}。支持范围请求的服务器只需发送文件头。`,
+  perplexityOf: (language) => `困惑度，${language}`,
+  curve: (what, first, last, step) => `${what}：开始时 ${first}，第 ${step} 步时 ${last}`,
   topK: (k, of) => `每词元 ${k} / ${of}`,
 }

@@ -17,6 +17,7 @@ import { BuildPage } from './build-page.js'
 import { ComparePage } from './compare-page.js'
 import { InspectPage } from './inspect-page.js'
 import { OpenPage } from './open-page.js'
+import { ReportsPage } from './reports-page.js'
 import { TryPage } from './try-page.js'
 
 const VIEWS: Readonly<Record<Page, () => preact.JSX.Element>> = {
@@ -25,6 +26,7 @@ const VIEWS: Readonly<Record<Page, () => preact.JSX.Element>> = {
   compare: ComparePage,
   build: BuildPage,
   try: TryPage,
+  reports: ReportsPage,
 }
 
 /** The whole page: head, navigation, and the view that the address names. */
