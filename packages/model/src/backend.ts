@@ -168,6 +168,8 @@ export interface Backend {
   /** Everything queued so far is done, and these values are on their way: [rows, columns]. */
   read(x: Rows): Promise<Float32Array>
   readRouting(routing: Routing): Promise<RoutingValues>
+  /** Where a device finds them itself: each row's largest element, of equal ones the lowest index; `columns` where one is not finite. */
+  readLargest?(x: Rows): Promise<Uint32Array>
 
   /** Frees everything. */
   close(): Promise<void>

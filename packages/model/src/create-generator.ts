@@ -117,20 +117,26 @@ export function createGenerator(model: Model, tokenizer: TextTokenizer): Generat
       const wanted = isLast ? 'last' : 'none'
       return { cache, begin: computed, tokens: next, wanted, length: tokens.length }
     })
-    const logits = await model.forward(spans)
-    const size = model.dimensions.vocabularySize
+    const positions = active.map(({ tokens }) => tokens.length)
+    const drawn = await draw(spans, positions, options)
     let row = 0
     for (const [i, sequence] of active.entries()) {
       const { tokens, wanted } = spans[i]!
       sequence.computed += tokens.length
       if (wanted === 'none') continue
-      append(
-        sequence,
-        sampleToken(logits.subarray(row * size, (row + 1) * size), options, sequence.tokens.length),
-        options,
-      )
+      append(sequence, drawn[row]!, options)
       row++
     }
+  }
+
+  /** The next token of each span that wants one. */
+  async function draw(spans: readonly TokenSpan[], positions: readonly number[], sampling: Sampling) {
+    if ((sampling.temperature ?? 0) === 0) return model.forwardGreedy(spans)
+    const logits = await model.forward(spans)
+    const size = model.dimensions.vocabularySize
+    return positions
+      .filter((_, i) => spans[i]!.wanted === 'last')
+      .map((position, row) => sampleToken(logits.subarray(row * size, (row + 1) * size), sampling, position))
   }
 
   /** Steps until all sequences have ended; comes back after each. */

@@ -11,6 +11,7 @@ import { bindNetwork, epsOf, type Layer, type Network, type OnTensor } from './_
 import type { Backend, Cache, RoutingValues, Rows, Step, StepInput } from './backend.js'
 import { createCpuBackend } from './cpu/create-cpu-backend.js'
 import { createRotation, type Rotation } from './rope.js'
+import { sampleToken } from './sample-token.js'
 
 /** A model that computes: a checkpoint's weights on a device, and the decoder over them. */
 export interface Model {
@@ -29,6 +30,11 @@ export interface Model {
    * "not-finite" where logits are NaN or infinite.
    */
   forward(spans: readonly TokenSpan[], observer?: Observer): Promise<Float32Array>
+  /**
+   * As `forward`, but the most probable token of each wanted row, of equal ones the lower id: only the ids leave a device that finds them.
+   * @throws ModelError as `forward`.
+   */
+  forwardGreedy(spans: readonly TokenSpan[]): Promise<Uint32Array>
   /** Frees everything, the backend that it made for itself included. */
   close(): Promise<void>
 }
@@ -93,6 +99,7 @@ export async function openModel(checkpoint: Checkpoint, options: ModelOptions = 
           capacity,
         ),
       forward: (spans, observer = {}) => forward(decoder, spans, observer),
+      forwardGreedy: (spans) => forwardGreedy(decoder, spans),
     }
   } catch (error) {
     await close()
@@ -114,6 +121,34 @@ async function forward(
   spans: readonly TokenSpan[],
   observer: Observer,
 ): Promise<Float32Array> {
+  const logits = await runStep(decoder, spans, observer, (rows) => decoder.backend.read(rows))
+  if (!logits) return new Float32Array(0)
+  checkLogits(logits, spans)
+  return logits
+}
+
+async function forwardGreedy(decoder: Decoder, spans: readonly TokenSpan[]): Promise<Uint32Array> {
+  const { backend, dimensions } = decoder
+  const { vocabularySize } = dimensions
+  if (backend.readLargest) {
+    const tokens = await runStep(decoder, spans, {}, (rows) => backend.readLargest!(rows))
+    const at = tokens?.indexOf(vocabularySize) ?? -1
+    if (at >= 0) throw notFinite(`NaN or infinity in row ${at} of the step's logits`, spans)
+    return tokens ?? new Uint32Array(0)
+  }
+  const logits = await forward(decoder, spans, {})
+  return Uint32Array.from({ length: logits.length / vocabularySize }, (_, row) =>
+    sampleToken(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize), {}, 0),
+  )
+}
+
+/** Runs a step, and reads of the wanted rows' logits what `readOut` does; undefined where none are wanted. */
+async function runStep<T>(
+  decoder: Decoder,
+  spans: readonly TokenSpan[],
+  observer: Observer,
+  readOut: (logits: Rows) => Promise<T>,
+): Promise<T | undefined> {
   const { backend, network } = decoder
   checkSpans(decoder, spans)
   const step = backend.beginStep(stepInput(decoder, spans))
@@ -121,21 +156,20 @@ async function forward(
     const hidden = backend.embed(step, network.embedding, multiplier(decoder, 'embedding_multiplier'))
     const watched = network.layers.flatMap((layer, i) => runLayer(decoder, step, layer, hidden, i, observer))
     const rows = wantedRows(spans)
-    const logits = rows.length === 0 ? new Float32Array(0) : await readLogits(decoder, hidden, rows)
+    const result = rows.length === 0 ? undefined : await readOut(logitsOf(decoder, hidden, rows))
     await Promise.all(watched)
-    checkLogits(logits, spans)
-    return logits
+    return result
   } finally {
     backend.endStep(step)
   }
 }
 
-function readLogits(decoder: Decoder, hidden: Rows, rows: readonly number[]): Promise<Float32Array> {
+function logitsOf(decoder: Decoder, hidden: Rows, rows: readonly number[]): Rows {
   const { backend, network, family, config } = decoder
   const last = rows.length === hidden.rows ? hidden : backend.gather(hidden, rows)
   const normed = backend.norm(last, network.finalNorm, epsOf(family, config))
   const factor = 1 / multiplier(decoder, 'logits_scaling')
-  return backend.read(backend.linear({ weight: network.head }, normed, factor))
+  return backend.linear({ weight: network.head }, normed, factor)
 }
 
 /** Queues one layer; the reads that an observer asked for. */
@@ -238,11 +272,14 @@ function badToken(sequence: number, size: number, received: number): Problem {
 
 function checkLogits(logits: Float32Array, spans: readonly TokenSpan[]): void {
   const at = logits.findIndex((value) => !Number.isFinite(value))
-  if (at < 0) return
-  throw new ModelError({
+  if (at >= 0) throw notFinite(`${logits[at]} at element ${at} of the step's logits`, spans)
+}
+
+function notFinite(what: string, spans: readonly TokenSpan[]): ModelError {
+  return new ModelError({
     code: 'not-finite',
     message: 'The model gives logits that are not finite',
-    received: `${logits[at]} at element ${at} of the step's logits, positions from ${spans.map((s) => s.begin).join(', ')}`,
+    received: `${what}, positions from ${spans.map((s) => s.begin).join(', ')}`,
     next: 'Look for NaN or infinite weights: polygraft inspect and verify name them.',
   })
 }

@@ -34,6 +34,8 @@ export async function compare(checkpoint: Checkpoint, gpu: Gpu): Promise<void> {
   const off = expected.logits.map((value, i) => Math.abs(value - actual.logits[i]!) / scale)
   const worst = off.reduce((a, b) => Math.max(a, b))
   if (!(scale > 0 && worst <= TOLERANCE)) throw new Error(`logits off by ${worst} of ${scale}`)
+  if (`${actual.greedy}` !== `${expected.greedy}`)
+    throw new Error(`greedy tokens ${actual.greedy}, expected ${expected.greedy}`)
   if (`${actual.experts}` !== `${expected.experts}`)
     throw new Error(`experts ${actual.experts}, expected ${expected.experts}`)
 }
@@ -55,8 +57,10 @@ async function run(checkpoint: Checkpoint, backend: Backend) {
       const tokens = TOKENS.slice(begin, begin + 1)
       logits.push(...(await model.forward([{ cache, begin, tokens, length }], observer)))
     }
+    const last = { cache, begin: length - 3, tokens: TOKENS.slice(-3), wanted: 'all' as const, length }
+    const greedy = [...(await model.forwardGreedy([last]))]
     await model.close()
-    return { logits, experts }
+    return { logits, experts, greedy }
   } finally {
     await backend.close()
   }

@@ -14,6 +14,7 @@ import {
   gatedActivation,
 } from './elementwise.js'
 import { gateTopK } from './gate.js'
+import { largest } from './largest.js'
 import { matmul } from './matmul.js'
 import { expertMatvec, matvec } from './matvec.js'
 import { rmsNorm } from './rms-norm.js'
@@ -354,6 +355,12 @@ export function createDecoderBackend(gpu: Gpu) {
 
     async read({ buffer, rows, columns }: GpuRows): Promise<Float32Array> {
       return new Float32Array(await read(buffer, rows * columns * 4))
+    },
+
+    async readLargest({ buffer, rows, columns }: GpuRows): Promise<Uint32Array> {
+      const y = temporary(rows * 4)
+      queue.push(dispatch(largest, { x: buffer, y }, { rows, columns }))
+      return new Uint32Array(await read(y, rows * 4))
     },
 
     async readRouting({ rows, numExperts, topK, probabilities, experts, weights }: GpuRouting) {

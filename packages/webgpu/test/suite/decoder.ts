@@ -200,6 +200,30 @@ export const DECODER_CASES: readonly Case[] = [
       [undefined, 3000, 700][i],
     ),
   ),
+  decoderCase(
+    'the largest of each row: lowest of equal ones, subnormals, what is not finite',
+    async (made) => {
+      const { backend, store, random, begin } = made
+      const columns = 601
+      const rows = Array.from({ length: 7 }, () => [...random.values(columns)])
+      rows[1]![9] = -Infinity
+      rows[2]!.fill(-3).fill(7, 300)
+      rows[3]!.fill(-0).fill(0, 500)
+      rows[4]!.fill(-1e-42)[599] = -1e-43
+      rows[5]![600] = Infinity
+      rows[6]![257] = Number.NaN
+      const expected = rows.map((row) =>
+        row.every(Number.isFinite)
+          ? row.reduce((best, value, i) => (value > row[best]! ? i : best), 0)
+          : columns,
+      )
+      const table = await store('F32', [7, columns], Float32Array.from(rows.flat()))
+      const { step } = begin(7)
+      const x = { rows: 7, columns, buffer: table.weight.pieces[0]!.buffer }
+      checkSame(await backend.readLargest(x), expected, 'largest')
+      backend.endStep(step)
+    },
+  ),
   decoderCase('rows beyond the limit are refused by name, and the backend goes on', async (made) => {
     const { backend, draw, begin } = made
     const x = await draw('F32', 3, 200)
