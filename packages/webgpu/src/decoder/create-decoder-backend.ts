@@ -230,10 +230,13 @@ export function createDecoderBackend(gpu: Gpu) {
     },
 
     endStep(_step: GpuStep): void {
-      flush()
-      for (const buffer of temporaries) buffer.destroy()
-      temporaries = []
-      step = undefined
+      try {
+        flush()
+      } finally {
+        for (const buffer of temporaries) buffer.destroy()
+        temporaries = []
+        step = undefined
+      }
     },
 
     embed({ rows, tokens }: GpuStep, table: GpuWeight, scale: number): GpuRows {
