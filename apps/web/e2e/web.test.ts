@@ -197,6 +197,22 @@ describe('build', () => {
       await page.getByText('output-exists').waitFor()
     }))
 
+  it('says so when the browser gives no more space, and can write once it does', () =>
+    visit(async (visited) => {
+      const { page, context } = visited
+      await openTrio(visited)
+      await goTo(page, 'Build')
+      await page.getByText('No problems found.').waitFor()
+      const browser = await context.newCDPSession(page)
+      const { origin } = new URL(page.url())
+      await browser.send('Storage.overrideQuotaForOrigin', { origin, quotaSize: 100_000 })
+      await page.getByRole('button', { name: 'Write into this browser' }).click()
+      await page.getByText('disk-full').waitFor()
+      await browser.send('Storage.overrideQuotaForOrigin', { origin })
+      await page.getByRole('button', { name: 'Write into this browser' }).click()
+      expect(await digests(page)).toHaveLength(1)
+    }))
+
   it('says what speaks against a recipe', () =>
     visit(async (visited) => {
       const { page } = visited

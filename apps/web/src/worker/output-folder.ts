@@ -21,7 +21,7 @@ export async function createOutput(target: Target): Promise<OutputFolder> {
   const { name } = target
   if (target.kind === 'storage') await parent.removeEntry(name, { recursive: true }).catch(() => undefined)
   else if (await has(parent, name)) throw outputExists(`${parent.name}/${name}`)
-  const folder = await parent.getDirectoryHandle(name, { create: true })
+  const folder = await guarded(() => parent.getDirectoryHandle(name, { create: true }))
   const open = target.kind === 'storage' ? openDirectly : openStream
   const createFile = (file: string, size?: number) => guarded(() => open(folder, file, size))
   return {
@@ -110,7 +110,7 @@ async function guarded<T>(step: () => Promise<T>): Promise<T> {
   try {
     return await step()
   } catch (cause) {
-    const name = cause instanceof DOMException ? cause.name : ''
+    const name = cause instanceof Error ? cause.name : ''
     if (name === 'QuotaExceededError')
       throw new ModelError(
         {
