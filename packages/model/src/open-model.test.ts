@@ -108,3 +108,19 @@ describe('bad input', () => {
     await model.close()
   })
 })
+
+it('shows them in greedy steps too', async () => {
+  const model = await openModel(await open('cpt'))
+  const watch = async (run: 'forward' | 'forwardGreedy') => {
+    const seen: [number, ...number[]][] = []
+    const observer = {
+      routing: (layer: number, { experts }: RoutingValues) => seen.push([layer, ...experts]),
+    }
+    await model[run]([{ cache: model.createCache(TOKENS.length), begin: 0, tokens: TOKENS }], observer)
+    return seen
+  }
+  const greedy = await watch('forwardGreedy')
+  expect(greedy).toHaveLength(model.dimensions.numLayers)
+  expect(greedy).toEqual(await watch('forward'))
+  await model.close()
+})

@@ -34,7 +34,7 @@ export interface Model {
    * As `forward`, but the most probable token of each wanted row, of equal ones the lower id: only the ids leave a device that finds them.
    * @throws ModelError as `forward`.
    */
-  forwardGreedy(spans: readonly TokenSpan[]): Promise<Uint32Array>
+  forwardGreedy(spans: readonly TokenSpan[], observer?: Observer): Promise<Uint32Array>
   /** Frees everything, the backend that it made for itself included. */
   close(): Promise<void>
 }
@@ -99,7 +99,7 @@ export async function openModel(checkpoint: Checkpoint, options: ModelOptions = 
           capacity,
         ),
       forward: (spans, observer = {}) => forward(decoder, spans, observer),
-      forwardGreedy: (spans) => forwardGreedy(decoder, spans),
+      forwardGreedy: (spans, observer = {}) => forwardGreedy(decoder, spans, observer),
     }
   } catch (error) {
     await close()
@@ -127,16 +127,20 @@ async function forward(
   return logits
 }
 
-async function forwardGreedy(decoder: Decoder, spans: readonly TokenSpan[]): Promise<Uint32Array> {
+async function forwardGreedy(
+  decoder: Decoder,
+  spans: readonly TokenSpan[],
+  observer: Observer,
+): Promise<Uint32Array> {
   const { backend, dimensions } = decoder
   const { vocabularySize } = dimensions
   if (backend.readLargest) {
-    const tokens = await runStep(decoder, spans, {}, (rows) => backend.readLargest!(rows))
+    const tokens = await runStep(decoder, spans, observer, (rows) => backend.readLargest!(rows))
     const at = tokens?.indexOf(vocabularySize) ?? -1
     if (at >= 0) throw notFinite(`NaN or infinity in row ${at} of the step's logits`, spans)
     return tokens ?? new Uint32Array(0)
   }
-  const logits = await forward(decoder, spans, {})
+  const logits = await forward(decoder, spans, observer)
   return Uint32Array.from({ length: logits.length / vocabularySize }, (_, row) =>
     sampleToken(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize), {}, 0),
   )

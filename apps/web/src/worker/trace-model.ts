@@ -30,15 +30,21 @@ export function traceModel(model: Model): TracedModel {
     }
   }
 
+  async function traced<T>(
+    spans: readonly TokenSpan[],
+    step: (spans: readonly TokenSpan[], observer: Observer) => Promise<T>,
+  ): Promise<T> {
+    const span = spans[0]!
+    const result = await step(spans, watch(span))
+    computed = span.begin + span.tokens.length
+    return result
+  }
+
   return {
     model: {
       ...model,
-      async forward(spans) {
-        const span = spans[0]!
-        const logits = await model.forward(spans, watch(span))
-        computed = span.begin + span.tokens.length
-        return logits
-      },
+      forward: (spans) => traced(spans, model.forward),
+      forwardGreedy: (spans) => traced(spans, model.forwardGreedy),
     },
     choicesAt: (position) => (position < computed ? chosen[position] : undefined),
     length: () => computed,
