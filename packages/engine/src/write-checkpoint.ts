@@ -54,8 +54,27 @@ export async function writeCheckpoint(
   options: WriteOptions,
 ): Promise<Manifest> {
   const plan = planCheckpoint(checkpoint, options)
-  const results = await writeShards(checkpoint, plan, folder, options)
+  const results = await writeShards(
+    checkpoint,
+    plan,
+    await believeIntact(plan, folder, options.signal),
+    options,
+  )
   return writeRest(checkpoint, plan, folder, results, options.version)
+}
+
+/** The folder without the notes of finished shards that were changed while they waited, so that those are written again. */
+async function believeIntact(plan: Plan, folder: OutputFolder, signal?: AbortSignal): Promise<OutputFolder> {
+  if (!folder.notes) return folder
+  const earlier = new Map<string, string>()
+  for (const layout of plan.shards) {
+    const note = folder.notes.earlier.get(layout.file)
+    if (note === undefined) continue
+    const { sha256 } = parseShardResult(note, layout)
+    if ((await digestFile(await folder.read(layout.file), undefined, signal)) === sha256)
+      earlier.set(layout.file, note)
+  }
+  return { ...folder, notes: { ...folder.notes, earlier } }
 }
 
 /**

@@ -1,5 +1,5 @@
-import { existsSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { existsSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { planCheckpoint, writeCheckpoint, writeShards } from '@polygraft/engine'
@@ -114,6 +114,24 @@ describe('runThreads', () => {
     await expect(work.then(() => folder.publish())).rejects.toMatchObject({ code: 'missing-file' })
     await folder.discard()
     expect(existsSync(join(dir, 'out'))).toBe(false)
+  })
+
+  it('writes a finished shard again that was changed while it waited', async () => {
+    const first = await open()
+    const manifest = await writeCheckpoint(checkpoint, first, OPTIONS)
+    const [spoilt, ...intact] = manifest.shards.map(({ file }) => join(first.path, file))
+    const made = intact.map((file) => statSync(file).mtimeMs)
+    await first.leave()
+    const bytes = await readFile(spoilt!)
+    bytes[bytes.length - 3]! ^= 1
+    await writeFile(spoilt!, bytes)
+    const second = await open()
+    expect(second.notes.earlier.size).toBe(manifest.shards.length)
+    expect(await writeCheckpoint(checkpoint, second, OPTIONS)).toEqual(manifest)
+    bytes[bytes.length - 3]! ^= 1
+    expect(await readFile(spoilt!)).toEqual(bytes)
+    expect(intact.map((file) => statSync(file).mtimeMs)).toEqual(made)
+    await second.discard()
   })
 
   it('tells a thread that cannot work', async () => {

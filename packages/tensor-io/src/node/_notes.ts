@@ -5,8 +5,8 @@ import { writeDurably } from './_write-durably.js'
 
 /**
  * Notes of finished files: a file each, in a folder of their own, with the size of the file on the first line. They are
- * written when the file is on the disk, so size and presence tell whether somebody has spoilt it since; its content is
- * not read again.
+ * written when the file is on the disk, so size and presence tell whether it was lost since; whether its content is what was
+ * noted is for the reader of the note to see.
  */
 export async function writeNote(notes: string, path: string, file: string, text: string): Promise<void> {
   // The file's own name must be on the disk before a note says that it is.
@@ -36,4 +36,10 @@ export async function forgetLost(notes: string, path: string): Promise<void> {
   const lost = (await readdir(notes)).filter((file) => !kept.has(file))
   for (const file of lost) await rm(join(notes, file), { recursive: true, force: true })
   if (lost.length > 0) await syncFolder(notes)
+}
+
+/** Removes one note, durably. */
+export async function forgetNote(notes: string, file: string): Promise<void> {
+  await rm(join(notes, file), { force: true })
+  await syncFolder(notes)
 }

@@ -4,7 +4,7 @@ import { throwIfAny } from '@polygraft/tensor'
 import { systemCode } from './_fs-error.js'
 import { appendLine, forgetLines, readJournal } from './_journal.js'
 import { acquireLock } from './_lock.js'
-import { forgetLost } from './_notes.js'
+import { forgetLost, forgetNote } from './_notes.js'
 import { removeTree, restoreAside } from './_replace.js'
 import {
   ASIDE,
@@ -184,6 +184,7 @@ async function journalOf(
   return {
     async createFile(name, size) {
       await forgetLines(folder, name)
+      if (notes.earlier.has(name)) await forgetNote(join(root, NOTES_FOLDER), name)
       return createFile(output, name, size)
     },
     notes: {
