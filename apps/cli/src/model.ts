@@ -1,7 +1,6 @@
 import { availableParallelism } from 'node:os'
 import {
   type AnswerOptions,
-  type Backend,
   createCpuBackend,
   createGenerator,
   type Generator,
@@ -44,7 +43,7 @@ export async function startModel(
   const endTokens = await readEndTokens(checkpoint)
   const backend =
     device === 'webgpu'
-      ? await createGpuBackend()
+      ? createDecoderBackend(await createGpu({ gpu: await openDawn() }), { ownsGpu: true })
       : await createCpuBackend({ threads: threads ?? modelThreads(checkpoint) })
   try {
     const model = await openModel(checkpoint, { backend })
@@ -53,19 +52,6 @@ export async function startModel(
   } catch (error) {
     await backend.close()
     throw error
-  }
-}
-
-/** Closes its device, too. */
-async function createGpuBackend(): Promise<Backend> {
-  const gpu = await createGpu({ gpu: await openDawn() })
-  const backend = createDecoderBackend(gpu)
-  return {
-    ...backend,
-    async close() {
-      await backend.close()
-      gpu.destroy()
-    },
   }
 }
 

@@ -1,7 +1,7 @@
-import { numel, type Problem, type Source, type SourceId, type Tensor, throwIfAny } from '@polygraft/tensor'
+import { type Problem, type Source, type SourceId, type Tensor, throwIfAny } from '@polygraft/tensor'
 import { operandProblems, pairProblems } from './measure.js'
-import { joined, rowProblems, rowTasks } from './measure-row-grams.js'
-import { bytesOf, type MeasureOptions, measuring } from './measure-run.js'
+import { joined, rowProblems, rowTasks, runRowTasks } from './measure-row-grams.js'
+import type { MeasureOptions } from './measure-run.js'
 
 /** Two matrices whose rows are compared. */
 export interface DivergenceTarget {
@@ -28,15 +28,8 @@ export async function measureDivergences(
   const tasks = targets.flatMap(({ a, width }, operand) =>
     rowTasks(a, width, { kind: 'rowDivergences', operand }),
   )
-  const parts: Float64Array[] = []
-  const bytesTotal = targets.reduce((sum, { a, b }) => sum + bytesOf([a, b], numel(a.shape)), 0)
-  await measuring(operands, sources, bytesTotal, options, ({ run }) =>
-    run(tasks, (_, index, result) => {
-      parts[index] = result
-    }),
-  )
-  const partsOf = (operand: number) => parts.filter((_, i) => tasks[i]!.operand === operand)
-  return new Map([...wanted.keys()].map((name, operand) => [name, joined(partsOf(operand))]))
+  const parts = await runRowTasks(tasks, operands, sources, options)
+  return new Map([...wanted.keys()].map((name, i) => [name, joined(parts[i]!)]))
 }
 
 function targetProblems([name, { a, b, width }]: readonly [string, DivergenceTarget]): Problem[] {

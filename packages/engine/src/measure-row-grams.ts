@@ -27,18 +27,9 @@ export async function measureRowGrams(
   const tasks = targets.flatMap(({ tensors, by, width = 1 }, operand) =>
     rowTasks(tensors[0]!, width, { kind: 'rowGrams', operand, columns: by === 'columns' }),
   )
-  const parts: Float64Array[] = []
-  const bytesTotal = targets.reduce((sum, { tensors }) => sum + bytesOf(tensors), 0)
-  await measuring(operands, sources, bytesTotal, options, ({ run }) =>
-    run(tasks, (_, index, result) => {
-      parts[index] = result
-    }),
-  )
+  const parts = await runRowTasks(tasks, operands, sources, options)
   return new Map(
-    [...wanted].map(([name, { by }], operand) => {
-      const own = parts.filter((_, i) => tasks[i]!.operand === operand)
-      return [name, by === 'rows' ? joined(own) : added(own)]
-    }),
+    [...wanted].map(([name, { by }], i) => [name, by === 'rows' ? joined(parts[i]!) : added(parts[i]!)]),
   )
 }
 
@@ -72,6 +63,23 @@ export function rowTasks<Kind extends 'rowGrams' | 'rowDivergences'>(
     count: Math.min(step, total - i * step),
     width,
   })) as MeasureTask<Kind>[]
+}
+
+/** What comes out, by operand, in the order of its tasks. Every task reads its elements of all tensors of the operand. */
+export async function runRowTasks(
+  tasks: readonly MeasureTask<'rowGrams' | 'rowDivergences'>[],
+  operands: ReadonlyMap<string, readonly Tensor[]>,
+  sources: ReadonlyMap<SourceId, Source>,
+  options: MeasureOptions,
+): Promise<readonly (readonly Float64Array[])[]> {
+  const parts: Float64Array[] = []
+  const bytesTotal = [...operands.values()].reduce((sum, tensors) => sum + bytesOf(tensors), 0)
+  await measuring(operands, sources, bytesTotal, options, ({ run }) =>
+    run(tasks, (_, index, result) => {
+      parts[index] = result
+    }),
+  )
+  return [...operands.keys()].map((_, operand) => parts.filter((_, i) => tasks[i]!.operand === operand))
 }
 
 /** One part after the other. */

@@ -9,7 +9,7 @@ export { drawSvg, formatReport } from './format-report.js'
 export { createLanguageClassifier, type LanguageClassifier } from './language-classifier.js'
 export { measurePerplexity, type PerplexityOptions } from './measure-perplexity.js'
 export { measureRouterSamples, type RouterSampleOptions } from './measure-router-samples.js'
-export { type LayerRouting, layerDrift, measureRouting } from './measure-routing.js'
+export { type LayerRouting, layerDrift, measureRouting, sharesByLayer } from './measure-routing.js'
 export { type ItemResult, measureTasks, type TaskOptions } from './measure-tasks.js'
 export { type ExactMatch, type MultipleChoice, parseTasks, type TaskItem } from './parse-tasks.js'
 export {

@@ -1,5 +1,5 @@
 import { type Model, observeTokens } from '@polygraft/model'
-import { addLoad, createLoad, type ExpertLoad, routingDrift } from '@polygraft/routing'
+import { addLoad, createLoad, type ExpertLoad, routingDrift, summarizeLoad } from '@polygraft/routing'
 
 /** What the gate of one layer did with some tokens. */
 export interface LayerRouting {
@@ -35,6 +35,16 @@ export async function measureRouting(
       signal,
     )
   return [...layers.values()].sort((a, b) => a.layer - b.layer)
+}
+
+/** Each expert's share of the choices in every layer of a model; none in dense layers. */
+export function sharesByLayer(
+  layers: readonly LayerRouting[],
+  numLayers: number,
+): readonly (readonly number[])[] {
+  const shares = Array.from({ length: numLayers }, (): readonly number[] => [])
+  for (const { layer, load } of layers) shares[layer] = summarizeLoad(load).share
+  return shares
 }
 
 /** Share of the tokens whose experts differ between two models that saw the same documents, in one layer. */

@@ -1,5 +1,5 @@
 import { probabilityStride } from '@polygraft/kernels'
-import type { Floats } from './matmul.js'
+import { addScaled, type Floats } from './matmul.js'
 
 /** A document in a batch: tokens [begin, end), which see one another and nothing else. */
 export interface Segment {
@@ -158,8 +158,4 @@ function dot(a: Floats, aAt: number, b: Floats, bAt: number, count: number): num
   let sum = 0
   for (let i = 0; i < count; i++) sum += a[aAt + i]! * b[bAt + i]!
   return sum
-}
-
-function addScaled(by: number, x: Floats, xAt: number, y: Floats, yAt: number, count: number): void {
-  for (let i = 0; i < count; i++) y[yAt + i]! += by * x[xAt + i]!
 }

@@ -1,4 +1,4 @@
-import type { AdamWStep } from './compute.js'
+import type { AdamWScalars } from '@polygraft/kernels'
 import type { Floats } from './matmul.js'
 import type { Tensors } from './parameters.js'
 
@@ -41,7 +41,7 @@ export function adamWTensor(
   gradient: Floats,
   first: Floats,
   second: Floats,
-  { factor, beta1, beta2, eps, rate, weightDecay, step }: AdamWStep,
+  { factor, beta1, beta2, eps, rate, weightDecay, step }: AdamWScalars,
 ): void {
   const size = rate / (1 - beta1 ** step)
   const root = Math.sqrt(1 - beta2 ** step)

@@ -1,20 +1,7 @@
+import type { AdamWScalars } from '@polygraft/kernels'
 import type { AttentionShape, DocumentTable } from './_attention.js'
 import type { Rotations } from './_heads.js'
 import type { Floats } from './matmul.js'
-
-/** The numbers of one step of AdamW (arXiv:1711.05101). */
-export interface AdamWStep {
-  /** On the gradient: what clipping and accumulation leave of it. */
-  readonly factor: number
-  readonly beta1: number
-  readonly beta2: number
-  readonly eps: number
-  readonly rate: number
-  /** Decoupled: each step multiplies a parameter by 1 - rate * weightDecay. */
-  readonly weightDecay: number
-  /** Counts from 1. */
-  readonly step: number
-}
 
 /**
  * What a training step is made of, on row-major matrices without gaps. Operands lie in the workspace that this belongs to, and never
@@ -125,7 +112,7 @@ export interface Compute {
     dots: Floats,
     width: number,
   ): void
-  adamW(value: Floats, gradient: Floats, first: Floats, second: Floats, step: AdamWStep): void
+  adamW(value: Floats, gradient: Floats, first: Floats, second: Floats, step: AdamWScalars): void
   /** The sum of the squares of all elements, in F64, in the order of `tensors`. Flushes. */
   squares(tensors: readonly Floats[]): number
 }

@@ -15,14 +15,15 @@ function nt(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, ad
 
 function nn(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, add: boolean): void {
   if (!add) c.fill(0, 0, m * n)
-  for (let i = 0; i < m; i++) for (let l = 0; l < k; l++) addRow(a[i * k + l]!, b, l * n, c, i * n, n)
+  for (let i = 0; i < m; i++) for (let l = 0; l < k; l++) addScaled(a[i * k + l]!, b, l * n, c, i * n, n)
 }
 
 function tn(m: number, n: number, k: number, a: Floats, b: Floats, c: Floats, add: boolean): void {
   if (!add) c.fill(0, 0, m * n)
-  for (let l = 0; l < k; l++) for (let i = 0; i < m; i++) addRow(a[l * m + i]!, b, l * n, c, i * n, n)
+  for (let l = 0; l < k; l++) for (let i = 0; i < m; i++) addScaled(a[l * m + i]!, b, l * n, c, i * n, n)
 }
 
-function addRow(by: number, b: Floats, bAt: number, c: Floats, cAt: number, n: number): void {
-  for (let j = 0; j < n; j++) c[cAt + j]! += by * b[bAt + j]!
+/** y[yAt + i] += by x[xAt + i] for `count` elements. */
+export function addScaled(by: number, x: Floats, xAt: number, y: Floats, yAt: number, count: number): void {
+  for (let i = 0; i < count; i++) y[yAt + i]! += by * x[xAt + i]!
 }

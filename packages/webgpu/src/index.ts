@@ -1,6 +1,6 @@
 export type { TileArithmetic } from './_wgsl-floats.js'
 export { createGpu, type GpuOptions } from './create-gpu.js'
-export { createDecoderBackend } from './decoder/create-decoder-backend.js'
+export { createDecoderBackend, type DecoderBackendOptions } from './decoder/create-decoder-backend.js'
 export {
   type Binding,
   defineKernel,

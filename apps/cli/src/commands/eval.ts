@@ -14,11 +14,11 @@ import {
   parseTasks,
   type RoutingShare,
   retentionOf,
+  sharesByLayer,
   summarizeTasks,
   type TaskItem,
 } from '@polygraft/evaluate'
 import type { Model } from '@polygraft/model'
-import { summarizeLoad } from '@polygraft/routing'
 import { ModelError } from '@polygraft/tensor'
 import { fsError } from '@polygraft/tensor-io/node'
 import { type Command, Option } from 'commander'
@@ -185,9 +185,7 @@ async function routingShares(
   for (const [language, documents] of texts) {
     const layers = await measureRouting(model, documents.map(encode), signal)
     if (layers.length === 0) continue
-    const own = Array.from({ length: model.dimensions.numLayers }, (): readonly number[] => [])
-    for (const { layer, load } of layers) own[layer] = summarizeLoad(load).share
-    shares.push({ language, layers: own })
+    shares.push({ language, layers: sharesByLayer(layers, model.dimensions.numLayers) })
   }
   return shares
 }

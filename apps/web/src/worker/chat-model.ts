@@ -67,10 +67,5 @@ function describe(checkpoint: Checkpoint, model: Model): Pick<ChatModel, 'numLay
 async function createDevice(device: Device): Promise<{ backend: Backend; name: string }> {
   if (device === 'cpu') return { backend: await createCpuBackend(), name: 'CPU' }
   const gpu = await createGpu()
-  const backend = createDecoderBackend(gpu)
-  const close = async () => {
-    await backend.close()
-    gpu.destroy()
-  }
-  return { backend: { ...backend, close }, name: `WebGPU: ${gpu.name}` }
+  return { backend: createDecoderBackend(gpu, { ownsGpu: true }), name: `WebGPU: ${gpu.name}` }
 }

@@ -1,6 +1,5 @@
-import { createEvaluatedModel, measureRouting } from '@polygraft/evaluate'
-import type { TextTokenizer } from '@polygraft/model'
-import { summarizeLoad } from '@polygraft/routing'
+import { createEvaluatedModel, measureRouting, sharesByLayer } from '@polygraft/evaluate'
+import { observeTokens, type TextTokenizer } from '@polygraft/model'
 import type {
   ChatAnswer,
   Choices,
@@ -57,8 +56,7 @@ export async function route(
   for (const { language, documents } of texts) {
     const encoded = documents.map(encode).filter((tokens) => tokens.length > 0)
     const layers = await measureRouting(model, encoded, signal)
-    const shares: (readonly number[])[] = Array.from({ length: model.dimensions.numLayers }, () => [])
-    for (const { layer, load } of layers) shares[layer] = summarizeLoad(load).share
+    const shares = sharesByLayer(layers, model.dimensions.numLayers)
     const tokens = layers[0]?.load.tokens ?? 0
     results.push({ language, tokens, shares, pieces: await firstPieces(loaded, encoded[0] ?? []) })
   }
@@ -71,14 +69,8 @@ async function firstPieces(
   document: readonly number[],
 ): Promise<readonly Piece[]> {
   const tokens = document.slice(0, Math.min(SHOWN_TOKENS, model.maxPositions))
-  if (tokens.length === 0) return []
-  const cache = model.createCache(tokens.length)
   const { model: watched, choicesAt } = traceModel(model)
-  try {
-    await watched.forward([{ cache, begin: 0, tokens, wanted: 'none' }])
-  } finally {
-    model.backend.freeCache(cache)
-  }
+  await observeTokens(watched, tokens, {})
   const pieces: Piece[] = []
   let begin = 0
   for (let end = 1; end <= tokens.length; end++) {

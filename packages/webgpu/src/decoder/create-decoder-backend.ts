@@ -41,13 +41,18 @@ const ALL_POSITIONS = 0xffffffff
 
 type ExpertStacks = Readonly<Record<'gate' | 'up' | 'down', ExpertStack>>
 
+export interface DecoderBackendOptions {
+  /** Closing destroys the Gpu, too. */
+  readonly ownsGpu?: boolean
+}
+
 /**
  * A decoder's operations on a GPU, as `Backend` of `@polygraft/model` defines them. Everything is queued, and sent to the device by the
- * next read; weights of matrices stay as they are stored. The backend owns what it makes, not the Gpu.
+ * next read; weights of matrices stay as they are stored. The backend owns what it makes, and the Gpu only where it is told so.
  * @throws ModelError (its operations) 'gpu-limit' for rows or a cache beyond `gpu.maxBindingBytes`, 'device-lost'; reads, what
  *   `Gpu.read` throws.
  */
-export function createDecoderBackend(gpu: Gpu) {
+export function createDecoderBackend(gpu: Gpu, { ownsGpu = false }: DecoderBackendOptions = {}) {
   const uploaded = new Set<GpuWeight>()
   const stacks = new WeakMap<readonly GpuGatedMlp[], ExpertStacks>()
   const caches = new Set<GpuCache>()
@@ -383,6 +388,7 @@ export function createDecoderBackend(gpu: Gpu) {
       temporaries = []
       caches.clear()
       uploaded.clear()
+      if (ownsGpu) gpu.destroy()
     },
   }
 }
